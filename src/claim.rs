@@ -1,0 +1,169 @@
+//! A claim on a key, from taking its ticket to giving it up: what guards, tasks and tickets are made of.
+
+use core::hash::{BuildHasher, Hash};
+use core::mem;
+use core::pin::pin;
+
+use event_listener::Event;
+#[cfg(all(feature = "std", not(target_family = "wasm")))]
+use event_listener::Listener;
+
+use crate::KeyedMutex;
+use crate::sync::Arc;
+use crate::table::Place;
+use crate::wait::{enter, turn};
+
+/// How a claim knows its mutex: borrowed, or shared.
+pub(crate) trait Handle {
+    type Key;
+    type Hasher;
+
+    fn mutex(&self) -> &KeyedMutex<Self::Key, Self::Hasher>;
+}
+
+impl<K, S> Handle for &KeyedMutex<K, S> {
+    type Key = K;
+    type Hasher = S;
+
+    fn mutex(&self) -> &KeyedMutex<K, S> {
+        self
+    }
+}
+
+impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
+    type Key = K;
+    type Hasher = S;
+
+    fn mutex(&self) -> &KeyedMutex<K, S> {
+        self
+    }
+}
+
+/// One member of a key's slot. Dropping it counts it out, whatever its state: there is no other unlock,
+/// and no other way to cancel.
+pub(crate) struct Claim<M: Handle> {
+    mutex: M,
+    place: Place,
+    state: State,
+}
+
+/// What a claim owes when it is dropped.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// Has the token: owes it to the next in the queue.
+    Holds,
+    /// The same, but what it waited for must not happen: a task that was stopped.
+    Stopped,
+    /// Waits, as a plain lock: owes nothing, its listener passes on a token that comes too late.
+    Waits,
+    /// Waits, as a task, or as a ticket that may yet run one: a stop turns it away.
+    Stoppable,
+}
+
+impl<M: Handle> Claim<M> {
+    /// The token has come.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        let stoppable = mem::replace(&mut self.state, State::Holds) == State::Stoppable;
+        if stoppable && self.mutex.mutex().table.begin(self.place) {
+            self.state = State::Stopped;
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state == State::Stopped
+    }
+
+    /// Stops the tasks queued behind this claim.
+    pub(crate) fn stop(&self) {
+        self.mutex.mutex().table.stop(self.place.hash, |slot| slot.id == self.place.id);
+    }
+}
+
+impl<M: Handle> Drop for Claim<M> {
+    #[inline]
+    fn drop(&mut self) {
+        let table = &self.mutex.mutex().table;
+        match self.state {
+            State::Holds | State::Stopped => table.release(self.place),
+            State::Waits => table.leave(self.place, false),
+            State::Stoppable => table.leave(self.place, true),
+        }
+    }
+}
+
+impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
+    /// Claims the key if it is free.
+    #[inline]
+    pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self> {
+        let hash = mutex.mutex().hash(&key);
+        Self::free_hashed(mutex, hash, &mut Some(key)).ok()
+    }
+
+    #[inline]
+    fn free_hashed(mutex: M, hash: u64, key: &mut Option<M::Key>) -> Result<Self, M> {
+        match mutex.mutex().table.claim_free(hash, key) {
+            Some(place) => Ok(Self { mutex, place, state: State::Holds }),
+            None => Err(mutex),
+        }
+    }
+
+    /// Claims the key and waits for it: at once if it is free, else from the end of its queue.
+    #[inline]
+    pub(crate) async fn acquire(mutex: M, key: M::Key, stoppable: bool) -> Self {
+        let hash = mutex.mutex().hash(&key);
+        let mut key = Some(key);
+        match Self::free_hashed(mutex, hash, &mut key) {
+            Ok(claim) => claim,
+            Err(mutex) => Self::queue(mutex, hash, key, stoppable).await,
+        }
+    }
+
+    /// The slow path: joins the queue, and returns when the token has come.
+    async fn queue(mutex: M, hash: u64, key: Option<M::Key>, stoppable: bool) -> Self {
+        // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
+        // only then leaves the list. The other way round, a token given in between would be lost.
+        let mut waiting = pin!(None);
+        let mut claim = Self::join(mutex, hash, key, stoppable, |event| {
+            waiting.set(Some(turn(event.clone())));
+            waiting.as_mut().as_pin_mut().map(enter);
+        });
+        if let Some(turn) = waiting.as_mut().as_pin_mut() {
+            turn.await;
+            claim.begin();
+        }
+        claim
+    }
+
+    /// Takes a place in the queue. `enter` starts to listen, unless the key has become free.
+    fn join(mutex: M, hash: u64, mut key: Option<M::Key>, stoppable: bool, enter: impl FnOnce(&Arc<Event>)) -> Self {
+        let place = mutex.mutex().table.claim(hash, &mut key, stoppable, |_| true, enter);
+        let place = place.expect("nobody refuses");
+        let state = match stoppable {
+            _ if place.is_first() => State::Holds,
+            true => State::Stoppable,
+            false => State::Waits,
+        };
+        // From here on a panic, of the key's own `Drop` at the end of this function for one, leaves the
+        // queue in order.
+        Self { mutex, place, state }
+    }
+
+    /// Claims the key and blocks the thread until it has come.
+    #[cfg(all(feature = "std", not(target_family = "wasm")))]
+    pub(crate) fn block(mutex: M, key: M::Key) -> Self {
+        let hash = mutex.mutex().hash(&key);
+        let mut key = Some(key);
+        let mutex = match Self::free_hashed(mutex, hash, &mut key) {
+            Ok(claim) => return claim,
+            Err(mutex) => mutex,
+        };
+        let mut waiting = None;
+        let mut claim = Self::join(mutex, hash, key, false, |event| waiting = Some((event.listen(), event.clone())));
+        if let Some((listener, _event)) = waiting {
+            listener.wait();
+            claim.begin();
+        }
+        claim
+    }
+}

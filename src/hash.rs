@@ -1,0 +1,97 @@
+//! The default hasher: hashbrown's own, with a seed that is taken at first use.
+
+use core::hash::{BuildHasher, Hasher};
+use hashbrown::DefaultHashBuilder;
+
+use crate::sync::Once;
+
+/// The default hasher of a [`KeyedMutex`](crate::KeyedMutex), seeded at random when it is first used.
+///
+/// It stands between an attacker who may choose keys and a table in which they all collide (the keys
+/// would still be locked rightly, only slowly). The seed is one per process:
+///
+/// - with the feature `std` it holds 64 bits from the operating system;
+/// - without it there is no portable source of randomness. The seed then mixes what the address of a
+///   stack variable and of a static give away: different in each process where address space is laid
+///   out at random, **the same at every start on a microcontroller**. If keys come from strangers
+///   there, pass a hasher that you seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
+///
+/// The hash function is foldhash, through hashbrown: fast and of good quality, but not cryptographic.
+///
+/// ```
+/// use async_mutex_lite::{KeyedMutex, RandomState};
+///
+/// static MUTEX: KeyedMutex<u32, RandomState> = KeyedMutex::with_hasher(RandomState::new());
+/// assert!(MUTEX.try_lock(1).is_some());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RandomState;
+
+impl RandomState {
+    /// Returns the hasher. It takes its seed when it is first used, not here.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+static SEED: Once<(DefaultHashBuilder, u64)> = Once::new();
+
+impl BuildHasher for RandomState {
+    type Hasher = DefaultHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> DefaultHasher {
+        let (seed, salt) = SEED.get(|| (DefaultHashBuilder::default(), salt()));
+        let mut hasher = seed.build_hasher();
+        if cfg!(feature = "std") {
+            hasher.write_u64(salt);
+        }
+        DefaultHasher(hasher)
+    }
+}
+
+/// 64 bits that nobody outside can guess: the standard library seeds its maps from the system.
+#[cfg(feature = "std")]
+fn salt() -> u64 {
+    std::hash::RandomState::new().hash_one(0)
+}
+
+/// Nothing to be had: foldhash's own seed, made of addresses, stands alone.
+#[cfg(not(feature = "std"))]
+fn salt() -> u64 {
+    0
+}
+
+/// The [`Hasher`] that [`RandomState`] makes.
+#[derive(Clone)]
+pub struct DefaultHasher(hashbrown::DefaultHasher);
+
+/// Passes each call on, so that integers and strings keep their short cuts.
+macro_rules! forward {
+    ($($write:ident: $number:ty),*) => {
+        impl Hasher for DefaultHasher {
+            #[inline]
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.write(bytes);
+            }
+
+            $(#[inline]
+            fn $write(&mut self, number: $number) {
+                self.0.$write(number);
+            })*
+
+            #[inline]
+            fn finish(&self) -> u64 {
+                self.0.finish()
+            }
+        }
+    };
+}
+
+forward!(write_u8: u8, write_u16: u16, write_u32: u32, write_u64: u64, write_u128: u128, write_usize: usize);
+
+impl core::fmt::Debug for DefaultHasher {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("DefaultHasher")
+    }
+}

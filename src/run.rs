@@ -1,0 +1,142 @@
+//! Tasks and their two error strategies, built on claims alone.
+
+use core::error::Error;
+use core::fmt;
+use core::hash::{BuildHasher, Hash};
+
+use crate::KeyedMutex;
+use crate::claim::{Claim, Handle};
+
+/// A task was not run: one before it, with the same key, failed or stopped the queue while it waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the task was not run, because the queue it waited in was stopped")
+    }
+}
+
+impl Error for Stopped {}
+
+impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
+    /// Runs a task while holding the key, and returns its output. Whatever that is, the queue goes on.
+    ///
+    /// The task is called when its turn comes, and never before.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`], and the task was never called, if the queue was stopped while this task waited in it:
+    /// by a [`run_or_stop`](Self::run_or_stop) that failed, or by [`stop`](crate::KeyedMutexGuard::stop).
+    ///
+    /// # Cancellation
+    ///
+    /// If it was never polled, nothing happens. If it was still waiting, the others keep their order. If it
+    /// had been given the key, the next in the queue gets it. If its task was running, the task is
+    /// dropped first, and the key is released after that.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the task is passed on after the key has been released; the queue goes on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let receipt = mutex.run("alice", async || "charged once").await;
+    /// assert_eq!(receipt, Ok("charged once"));
+    /// # });
+    /// ```
+    pub async fn run<T>(&self, key: K, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
+        run(Claim::acquire(self, key, true).await, task).await
+    }
+
+    /// Runs a task while holding the key. Unless it returns `Ok`, it stops the tasks queued behind it.
+    ///
+    /// Every [`run`](Self::run) and `run_or_stop` that waits for this key at the moment when the task
+    /// returns `Err`, panics or is dropped half-way returns [`Stopped`], in its turn, without calling its
+    /// task. Whoever comes later is served as if nothing had happened, after those; so a retry from the
+    /// error handler always runs. A task that was stopped stops nobody. Plain
+    /// [`lock`](Self::lock)s are not stopped, and other keys are untouched.
+    ///
+    /// # Errors
+    ///
+    /// The outer [`Stopped`] as in [`run`](Self::run); the inner error is the task's own.
+    ///
+    /// # Cancellation
+    ///
+    /// As in [`run`](Self::run): a task that has not begun stops nobody when it is dropped. One that has
+    /// begun is dropped, then the queue is stopped, then the key is released.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the task is passed on after the queue has been stopped and the key released.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::{KeyedMutex, Stopped};
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let first = mutex.run_or_stop("order 7", async || {
+    ///     futures_lite::future::yield_now().await;
+    ///     Err::<(), _>("card declined")
+    /// });
+    /// let second = mutex.run("order 7", async || "shipped");
+    /// let (first, second) = futures_lite::future::zip(first, second).await;
+    /// assert_eq!(first, Ok(Err("card declined")));
+    /// assert_eq!(second, Err(Stopped));
+    /// assert_eq!(mutex.run("order 7", async || "a retry runs").await, Ok("a retry runs"));
+    /// # });
+    /// ```
+    pub async fn run_or_stop<T, E>(
+        &self,
+        key: K,
+        task: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, Stopped> {
+        run_or_stop(Claim::acquire(self, key, true).await, task).await
+    }
+}
+
+/// The claim is declared before the task's future, and so dropped after it.
+pub(crate) async fn run<M: Handle, T>(claim: Claim<M>, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
+    if claim.is_stopped() {
+        return Err(Stopped);
+    }
+    let output = task().await;
+    drop(claim);
+    Ok(output)
+}
+
+pub(crate) async fn run_or_stop<M: Handle, T, E>(
+    claim: Claim<M>,
+    task: impl AsyncFnOnce() -> Result<T, E>,
+) -> Result<Result<T, E>, Stopped> {
+    if claim.is_stopped() {
+        return Err(Stopped);
+    }
+    let mut unless_ok = StopOnDrop { claim: &claim, armed: true };
+    let output = task().await;
+    unless_ok.armed = output.is_err();
+    drop(unless_ok);
+    drop(claim);
+    Ok(output)
+}
+
+/// Stops the queue when it is dropped armed: after an error, by a panic, or half-way.
+struct StopOnDrop<'a, M: Handle> {
+    claim: &'a Claim<M>,
+    armed: bool,
+}
+
+impl<M: Handle> Drop for StopOnDrop<'_, M> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.claim.stop();
+        }
+    }
+}

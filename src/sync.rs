@@ -1,0 +1,119 @@
+//! What the rest of the crate takes from its surroundings: a lock for a shard, a cell that is set once,
+//! a shared pointer. Here, and nowhere else, the three ways of guarding a shard differ:
+//!
+//! | features | a shard is guarded by | an interrupt handler may |
+//! | --- | --- | --- |
+//! | `critical-section` (with or without `std`) | a critical section | lock, unlock and ask |
+//! | `std` | the standard library's mutex | not applicable |
+//! | neither | a spin lock | not touch the mutex: it could spin for ever on what it interrupted |
+//!
+//! event-listener follows the same rule for its own list. A lock is entered with a closure, because a
+//! critical section has no guard to hand out. None of them is poisoned by a panic: the only user code
+//! that runs inside is `Eq` (and an admission closure), before anything has changed.
+
+#[cfg(all(not(target_has_atomic = "ptr"), not(feature = "portable-atomic")))]
+compile_error!(
+    "this target has no compare-and-swap: switch on the feature `portable-atomic` of async-mutex-lite, \
+     and let the final binary choose how portable-atomic provides it (see its documentation)"
+);
+
+#[cfg(target_has_atomic = "ptr")]
+pub(crate) use alloc::sync::Arc;
+#[cfg(not(target_has_atomic = "ptr"))]
+pub(crate) use portable_atomic_util::Arc;
+
+pub(crate) use imp::{Lock, Once};
+
+#[cfg(feature = "critical-section")]
+mod imp {
+    use core::cell::{OnceCell, RefCell};
+    use critical_section::{Mutex, with};
+
+    pub(crate) struct Lock<T>(Mutex<RefCell<T>>);
+
+    impl<T> Lock<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(Mutex::new(RefCell::new(value)))
+        }
+
+        pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+            with(|section| work(&mut self.0.borrow_ref_mut(section)))
+        }
+    }
+
+    pub(crate) struct Once<T>(Mutex<OnceCell<T>>);
+
+    impl<T: Clone> Once<T> {
+        pub(crate) const fn new() -> Self {
+            Self(Mutex::new(OnceCell::new()))
+        }
+
+        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
+            with(|section| self.0.borrow(section).get_or_init(make).clone())
+        }
+    }
+}
+
+#[cfg(all(feature = "std", not(feature = "critical-section")))]
+mod imp {
+    #[cfg(loom)]
+    use loom::sync::Mutex;
+    #[cfg(not(loom))]
+    use std::sync::Mutex;
+    use std::sync::{OnceLock, PoisonError};
+
+    pub(crate) struct Lock<T>(Mutex<T>);
+
+    impl<T> Lock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+            work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+
+    pub(crate) struct Once<T>(OnceLock<T>);
+
+    impl<T: Clone> Once<T> {
+        pub(crate) const fn new() -> Self {
+            Self(OnceLock::new())
+        }
+
+        #[inline]
+        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
+            self.0.get_or_init(make).clone()
+        }
+    }
+}
+
+#[cfg(not(any(feature = "std", feature = "critical-section")))]
+mod imp {
+    pub(crate) struct Lock<T>(spin::Mutex<T>);
+
+    impl<T> Lock<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(spin::Mutex::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+            work(&mut self.0.lock())
+        }
+    }
+
+    pub(crate) struct Once<T>(spin::Once<T>);
+
+    impl<T: Clone> Once<T> {
+        pub(crate) const fn new() -> Self {
+            Self(spin::Once::new())
+        }
+
+        #[inline]
+        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
+            self.0.call_once(make).clone()
+        }
+    }
+}

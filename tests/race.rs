@@ -1,0 +1,113 @@
+//! Threads that race for few keys and give up at random: no overlap, no hang, nothing left behind.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use async_mutex_lite::KeyedMutex;
+use futures_lite::future::{block_on, or, yield_now};
+
+const THREADS: usize = 4;
+const KEYS: usize = 3;
+
+/// One bit of proof for each key: it must be free when it is entered.
+struct Cells([AtomicU32; KEYS]);
+
+impl Cells {
+    fn inside(&self, key: usize) {
+        assert_eq!(self.0[key].fetch_add(1, Relaxed), 0, "two are inside");
+        std::hint::black_box(key);
+        if fastrand::u8(..) < 8 {
+            thread::yield_now();
+        }
+        assert_eq!(self.0[key].fetch_sub(1, Relaxed), 1, "two are inside");
+    }
+}
+
+fn race(operations: usize) {
+    let mutex: KeyedMutex<usize> = KeyedMutex::new();
+    let cells = Cells([const { AtomicU32::new(0) }; KEYS]);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..operations / THREADS {
+                    block_on(step(&mutex, &cells));
+                }
+            });
+        }
+    });
+    assert!(mutex.is_empty());
+}
+
+async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
+    let key = fastrand::usize(..KEYS);
+    match fastrand::u8(..10) {
+        0 | 1 => {
+            let _guard = mutex.lock(key).await;
+            cells.inside(key);
+        }
+        2 => {
+            if let Some(_guard) = mutex.try_lock(key) {
+                cells.inside(key);
+            }
+        }
+        3 => {
+            let _guard = mutex.lock_blocking(key);
+            cells.inside(key);
+        }
+        4 => {
+            let _ = mutex.run(key, async || cells.inside(key)).await;
+        }
+        5 => {
+            let outcome = mutex.run_or_stop(key, async || {
+                cells.inside(key);
+                if fastrand::u8(..10) == 0 { Err(()) } else { Ok(()) }
+            });
+            let _ = outcome.await;
+        }
+        6 => {
+            // Polled once, then dropped: waiting, given the key in the meantime, or holding it.
+            let mut lock = pin!(mutex.lock(key));
+            if let Poll::Ready(_guard) = lock.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                cells.inside(key);
+            }
+        }
+        7 => {
+            // Polled again and again while others come and go, then dropped.
+            let give_up = async {
+                for _ in 0..fastrand::u8(..6) {
+                    yield_now().await;
+                }
+                None
+            };
+            let guard = or(give_up, async { Some(mutex.lock(key).await) }).await;
+            if guard.is_some() {
+                cells.inside(key);
+            }
+        }
+        8 => {
+            let give_up = async {
+                for _ in 0..fastrand::u8(..6) {
+                    yield_now().await;
+                }
+                None
+            };
+            let work = async {
+                Some(mutex.run_or_stop(key, async || { cells.inside(key); yield_now().await; cells.inside(key); Ok::<_, ()>(()) }).await)
+            };
+            let _ = or(give_up, work).await;
+        }
+        _ => {
+            assert!(mutex.waiting(&key) < THREADS);
+            let _ = mutex.is_locked(&key);
+            let _ = mutex.len();
+        }
+    }
+}
+
+#[test]
+fn two_million_operations_on_four_threads_with_random_cancellation() {
+    race(2_000_000);
+}
