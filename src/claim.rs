@@ -1,5 +1,6 @@
 //! A claim on a key, from taking its ticket to giving it up: what guards, tasks and tickets are made of.
 
+use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::mem;
 use core::pin::pin;
@@ -97,48 +98,54 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     #[inline]
     pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self> {
         let hash = mutex.mutex().hash(&key);
-        Self::free_hashed(mutex, hash, &mut Some(key)).ok()
+        let place = mutex.mutex().table.claim_free(hash, &mut Some(key))?;
+        Some(Self { mutex, place, state: State::Holds })
     }
 
+    /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.
     #[inline]
-    fn free_hashed(mutex: M, hash: u64, key: &mut Option<M::Key>) -> Result<Self, M> {
-        match mutex.mutex().table.claim_free(hash, key) {
-            Some(place) => Ok(Self { mutex, place, state: State::Holds }),
-            None => Err(mutex),
+    pub(crate) fn acquire<T>(
+        mutex: M,
+        key: M::Key,
+        stoppable: bool,
+        wrap: impl FnOnce(Self) -> T,
+    ) -> impl Future<Output = T> {
+        async move {
+            // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
+            // only then leaves the list. The other way round, a token given in between would be lost.
+            let mut waiting = pin!(None);
+            let claim = Self::join(
+                mutex,
+                key,
+                stoppable,
+                |_| true,
+                |event| {
+                    waiting.set(Some(turn(event.clone())));
+                    waiting.as_mut().as_pin_mut().map(enter);
+                },
+            );
+            let mut claim = claim.expect("everybody is admitted");
+            if let Some(turn) = waiting.as_mut().as_pin_mut() {
+                turn.await;
+                claim.begin();
+            }
+            wrap(claim)
         }
     }
 
-    /// Claims the key and waits for it: at once if it is free, else from the end of its queue.
+    /// Takes a ticket, if `admit` says so of those ahead. If the key is not free, `enter` starts to listen
+    /// for the token.
     #[inline]
-    pub(crate) async fn acquire(mutex: M, key: M::Key, stoppable: bool) -> Self {
+    pub(crate) fn join(
+        mutex: M,
+        key: M::Key,
+        stoppable: bool,
+        admit: impl FnOnce(usize) -> bool,
+        enter: impl FnOnce(&Arc<Event>),
+    ) -> Option<Self> {
         let hash = mutex.mutex().hash(&key);
         let mut key = Some(key);
-        match Self::free_hashed(mutex, hash, &mut key) {
-            Ok(claim) => claim,
-            Err(mutex) => Self::queue(mutex, hash, key, stoppable).await,
-        }
-    }
-
-    /// The slow path: joins the queue, and returns when the token has come.
-    async fn queue(mutex: M, hash: u64, key: Option<M::Key>, stoppable: bool) -> Self {
-        // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
-        // only then leaves the list. The other way round, a token given in between would be lost.
-        let mut waiting = pin!(None);
-        let mut claim = Self::join(mutex, hash, key, stoppable, |event| {
-            waiting.set(Some(turn(event.clone())));
-            waiting.as_mut().as_pin_mut().map(enter);
-        });
-        if let Some(turn) = waiting.as_mut().as_pin_mut() {
-            turn.await;
-            claim.begin();
-        }
-        claim
-    }
-
-    /// Takes a place in the queue. `enter` starts to listen, unless the key has become free.
-    fn join(mutex: M, hash: u64, mut key: Option<M::Key>, stoppable: bool, enter: impl FnOnce(&Arc<Event>)) -> Self {
-        let place = mutex.mutex().table.claim(hash, &mut key, stoppable, |_| true, enter);
-        let place = place.expect("nobody refuses");
+        let place = mutex.mutex().table.claim(hash, &mut key, stoppable, admit, enter)?;
         let state = match stoppable {
             _ if place.is_first() => State::Holds,
             true => State::Stoppable,
@@ -146,20 +153,15 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         };
         // From here on a panic, of the key's own `Drop` at the end of this function for one, leaves the
         // queue in order.
-        Self { mutex, place, state }
+        Some(Self { mutex, place, state })
     }
 
     /// Claims the key and blocks the thread until it has come.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub(crate) fn block(mutex: M, key: M::Key) -> Self {
-        let hash = mutex.mutex().hash(&key);
-        let mut key = Some(key);
-        let mutex = match Self::free_hashed(mutex, hash, &mut key) {
-            Ok(claim) => return claim,
-            Err(mutex) => mutex,
-        };
         let mut waiting = None;
-        let mut claim = Self::join(mutex, hash, key, false, |event| waiting = Some((event.listen(), event.clone())));
+        let enter = |event: &Arc<Event>| waiting = Some((event.listen(), event.clone()));
+        let mut claim = Self::join(mutex, key, false, |_| true, enter).expect("everybody is admitted");
         if let Some((listener, _event)) = waiting {
             listener.wait();
             claim.begin();

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::{KeyedMutex, RandomState};
 use crate::claim::Claim;
 use crate::sync::Arc;
+use crate::{KeyedMutex, RandomState};
 
 /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
 ///

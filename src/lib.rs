@@ -11,17 +11,25 @@ extern crate std;
 mod claim;
 mod guard;
 mod hash;
+mod many;
 mod mutex;
 mod run;
 mod shards;
 mod slots;
 mod sync;
 mod table;
+mod ticket;
 mod wait;
 
 pub use guard::KeyedMutexGuard;
 #[cfg(target_has_atomic = "ptr")]
 pub use guard::KeyedMutexGuardArc;
 pub use hash::{DefaultHasher, RandomState};
+pub use many::KeyedMutexGuards;
+#[cfg(target_has_atomic = "ptr")]
+pub use many::KeyedMutexGuardsArc;
 pub use mutex::KeyedMutex;
 pub use run::Stopped;
+pub use ticket::Ticket;
+#[cfg(target_has_atomic = "ptr")]
+pub use ticket::TicketArc;

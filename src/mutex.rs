@@ -6,6 +6,8 @@ use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
+use futures_lite::future::or;
+
 use crate::claim::Claim;
 use crate::hash::RandomState;
 use crate::sync::Arc;
@@ -149,7 +151,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     #[doc(alias("acquire", "async_lock", "wait"))]
     #[inline]
     pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> {
-        async move { KeyedMutexGuard(Claim::acquire(self, key, false).await) }
+        Claim::acquire(self, key, false, KeyedMutexGuard)
     }
 
     /// Locks a key if it is free: if nobody holds it or waits for it.
@@ -206,8 +208,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[cfg(target_has_atomic = "ptr")]
     pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + use<K, S> {
-        let mutex = self.clone();
-        async move { KeyedMutexGuardArc(Claim::acquire(mutex, key, false).await) }
+        Claim::acquire(self.clone(), key, false, KeyedMutexGuardArc)
     }
 
     /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
@@ -220,6 +221,61 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
         KeyedMutexGuardArc(Claim::block(self.clone(), key))
+    }
+
+    /// Locks a key, or gives up as soon as `signal` is ready: a timer, a shutdown, a closed connection.
+    ///
+    /// A free key wins over a signal that has fired. What ends is the wait: how long the key is held after
+    /// that is the holder's own affair, and no signal of somebody else takes it away.
+    ///
+    /// | to give up | signal |
+    /// | --- | --- |
+    /// | after a time, on smol | `smol::Timer::after(timeout)` |
+    /// | after a time, on async-std | `async_std::task::sleep(timeout)` |
+    /// | after a time, on tokio | `tokio::time::sleep(timeout)` |
+    /// | after a time, on embassy | `embassy_time::Timer::after(timeout)` |
+    /// | with a cancellation token of tokio-util | `token.cancelled()` |
+    /// | when a channel says so | `shutdown.recv()` |
+    ///
+    /// # Errors
+    ///
+    /// What the signal returned, if it came first. The place in the queue is given up then.
+    ///
+    /// # Cancellation
+    ///
+    /// As in [`lock`](Self::lock); the signal is dropped too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let guard = mutex.lock_unless("alice", async { "too late" }).await.unwrap();
+    /// assert_eq!(mutex.lock_unless("alice", async { "too late" }).await.unwrap_err(), "too late");
+    /// # drop(guard);
+    /// # });
+    /// ```
+    #[doc(alias("timeout", "lock_timeout", "try_lock_for", "lock_with_timeout"))]
+    pub async fn lock_unless<T>(
+        &self,
+        key: K,
+        signal: impl Future<Output = T>,
+    ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
+        or(async { Ok(self.lock(key).await) }, async { Err(signal.await) }).await
+    }
+
+    /// Stops the tasks that are queued for a key now, and returns how many. The holder goes on.
+    ///
+    /// It does what [`stop`](KeyedMutexGuard::stop) of a guard does, from outside. A task counts as queued
+    /// until it begins, so one that has been given the key but has not been polled since is stopped too. A
+    /// [`Ticket`](crate::Ticket) counts until it begins: it may yet run a task.
+    pub fn stop<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        self.table.stop(self.hash(key), |slot| slot.key.borrow() == key)
     }
 
     /// Returns whether somebody holds the key, or is being given it.

@@ -1,5 +1,6 @@
 //! Tasks and their two error strategies, built on claims alone.
 
+use core::convert::identity;
 use core::error::Error;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
@@ -51,7 +52,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub async fn run<T>(&self, key: K, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        run(Claim::acquire(self, key, true).await, task).await
+        run(Claim::acquire(self, key, true, identity).await, task).await
     }
 
     /// Runs a task while holding the key. Unless it returns `Ok`, it stops the tasks queued behind it.
@@ -98,7 +99,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         task: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, Stopped> {
-        run_or_stop(Claim::acquire(self, key, true).await, task).await
+        run_or_stop(Claim::acquire(self, key, true, identity).await, task).await
     }
 }
 

@@ -54,7 +54,9 @@ mod imp {
         static COUNT: OnceLock<usize> = OnceLock::new();
         const PER_PROCESSOR: usize = 4;
         *COUNT.get_or_init(|| match std::thread::available_parallelism() {
-            Ok(processors) if !cfg!(loom) && processors.get() > 1 => (PER_PROCESSOR * processors.get()).next_power_of_two(),
+            Ok(processors) if !cfg!(loom) && processors.get() > 1 => {
+                (PER_PROCESSOR * processors.get()).next_power_of_two()
+            }
             _ => 1,
         })
     }

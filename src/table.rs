@@ -87,7 +87,7 @@ impl<K> Shard<K> {
         }
         for slot in self.slots.iter() {
             assert!(slot.members > 0, "a key with no claim has a slot");
-            assert!(slot.stoppable < slot.members, "the one with the token cannot be stopped");
+            assert!(slot.stoppable <= slot.members, "more to stop than there are");
             assert!(slot.members == 1 || slot.event.is_some(), "somebody waits, but nowhere");
             assert!(slot.id < self.next && slot.stopped <= self.next, "a ticket from the future");
             let same = |other: &&Slot<K>| other.id == slot.id;

@@ -15,10 +15,12 @@ use contain::contained;
 ///
 /// The listener lives in the future itself. The event outlives it: the table takes an event for unused,
 /// and gives it to another key, once nobody else has a share in it.
-pub(crate) async fn turn(event: Arc<Event>) {
-    listener!(event => listener);
-    yield_now().await;
-    contained(listener).await;
+pub(crate) fn turn(event: Arc<Event>) -> impl Future<Output = ()> {
+    async move {
+        listener!(event => listener);
+        yield_now().await;
+        contained(listener).await;
+    }
 }
 
 /// Polls a fresh [`turn`], so that it enters the list now, under the lock of the shard.
@@ -74,9 +76,10 @@ mod contain {
         }
     }
 
-    pub(super) async fn contained(mut listener: impl Future<Output = ()> + Unpin) {
+    /// Waits for a listener behind a contained waker.
+    pub(super) fn contained(mut listener: impl Future<Output = ()> + Unpin) -> impl Future<Output = ()> {
         let mut last: Option<(Arc<Contained>, Waker)> = None;
-        poll_fn(|context| {
+        poll_fn(move |context| {
             if !last.as_ref().is_some_and(|(own, _)| own.wakes(context.waker())) {
                 let own = Arc::new(Contained(Some(context.waker().clone())));
                 last = Some((own.clone(), own.into()));
@@ -84,14 +87,13 @@ mod contain {
             let waker = last.as_ref().map_or(Waker::noop(), |(_, waker)| waker);
             Pin::new(&mut listener).poll(&mut Context::from_waker(waker))
         })
-        .await;
     }
 }
 
 /// Where a panic ends the program, or cannot be caught for want of `std`, there is nothing to contain.
 #[cfg(not(all(feature = "std", panic = "unwind")))]
 mod contain {
-    pub(super) async fn contained(listener: impl Future<Output = ()>) {
-        listener.await;
+    pub(super) fn contained(listener: impl Future<Output = ()>) -> impl Future<Output = ()> {
+        listener
     }
 }

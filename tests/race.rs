@@ -27,6 +27,12 @@ impl Cells {
 }
 
 fn race(operations: usize) {
+    // A thread that fails leaves the others waiting for ever: end the whole test at once.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     let mutex: KeyedMutex<usize> = KeyedMutex::new();
     let cells = Cells([const { AtomicU32::new(0) }; KEYS]);
     thread::scope(|scope| {
@@ -95,7 +101,16 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
                 None
             };
             let work = async {
-                Some(mutex.run_or_stop(key, async || { cells.inside(key); yield_now().await; cells.inside(key); Ok::<_, ()>(()) }).await)
+                Some(
+                    mutex
+                        .run_or_stop(key, async || {
+                            cells.inside(key);
+                            yield_now().await;
+                            cells.inside(key);
+                            Ok::<_, ()>(())
+                        })
+                        .await,
+                )
             };
             let _ = or(give_up, work).await;
         }

@@ -1,0 +1,95 @@
+//! Several keys at once.
+
+use alloc::vec::Vec;
+use core::convert::identity;
+use core::fmt;
+use core::future::Future;
+use core::hash::{BuildHasher, Hash};
+
+use crate::claim::{Claim, Handle};
+use crate::sync::Arc;
+use crate::{KeyedMutex, RandomState};
+
+/// Claims the keys in their order, the same for everybody, so that no two can wait for each other.
+async fn acquire<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Claim<M>>
+where
+    M: Handle<Key: Hash + Ord, Hasher: BuildHasher> + Clone,
+{
+    let mut keys: Vec<_> = keys.into_iter().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut claims = Vec::with_capacity(keys.len());
+    for key in keys {
+        claims.push(Claim::acquire(mutex.clone(), key, false, identity).await);
+    }
+    claims
+}
+
+/// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
+#[must_use = "the keys are unlocked when the guards are dropped"]
+#[clippy::has_significant_drop]
+pub struct KeyedMutexGuards<'a, K, S = RandomState>(Vec<Claim<&'a KeyedMutex<K, S>>>);
+
+/// Like [`KeyedMutexGuards`], but owns an `Arc` of its [`KeyedMutex`].
+#[cfg(target_has_atomic = "ptr")]
+#[must_use = "the keys are unlocked when the guards are dropped"]
+#[clippy::has_significant_drop]
+pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Claim<Arc<KeyedMutex<K, S>>>>);
+
+impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
+    /// Locks all of the keys, or none: whoever drops the future half-way holds nothing.
+    ///
+    /// A key that is given twice is locked once; an empty list locks nothing. The keys are locked one after
+    /// another in the order of `K`, so callers of `lock_many` never wait for each other in a circle.
+    /// (Whoever holds a key already, from another call, can still make one.)
+    ///
+    /// # Cancellation
+    ///
+    /// The keys that it has are unlocked, and its place in the queue of the one it waits for is given up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let transfer = mutex.lock_many(["bob", "alice"]).await;
+    /// assert!(mutex.is_locked("alice") && mutex.is_locked("bob"));
+    /// drop(transfer);
+    /// assert!(mutex.is_empty());
+    /// # });
+    /// ```
+    pub async fn lock_many(&self, keys: impl IntoIterator<Item = K>) -> KeyedMutexGuards<'_, K, S>
+    where
+        K: Ord,
+    {
+        KeyedMutexGuards(acquire(self, keys).await)
+    }
+
+    /// Like [`lock_many`](Self::lock_many), but the guards own an `Arc` of the mutex.
+    #[cfg(target_has_atomic = "ptr")]
+    pub fn lock_many_arc<I: IntoIterator<Item = K>>(
+        self: &Arc<Self>,
+        keys: I,
+    ) -> impl Future<Output = KeyedMutexGuardsArc<K, S>> + use<K, S, I>
+    where
+        K: Ord,
+    {
+        let claims = acquire(self.clone(), keys);
+        async move { KeyedMutexGuardsArc(claims.await) }
+    }
+}
+
+impl<K, S> fmt::Debug for KeyedMutexGuards<'_, K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedMutexGuards").field("len", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(target_has_atomic = "ptr")]
+impl<K, S> fmt::Debug for KeyedMutexGuardsArc<K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedMutexGuardsArc").field("len", &self.0.len()).finish_non_exhaustive()
+    }
+}

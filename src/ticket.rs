@@ -1,0 +1,171 @@
+//! Queueing now and waiting later.
+
+use alloc::boxed::Box;
+use core::fmt;
+use core::future::Future;
+use core::hash::{BuildHasher, Hash};
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+
+use crate::claim::{Claim, Handle};
+use crate::run::{run, run_or_stop};
+use crate::sync::Arc;
+use crate::wait::{enter, turn};
+use crate::{KeyedMutex, KeyedMutexGuard, RandomState, Stopped};
+
+/// A claim that may have to wait, with all that it needs for it in a box, so that it can be moved.
+struct Queued<M: Handle> {
+    // Counted out first, and only then out of the list: fields are dropped in this order.
+    claim: Option<Claim<M>>,
+    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Queued<M> {
+    fn join(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Self> {
+        let mut waiting = None;
+        let claim = Claim::join(mutex, key, true, admit, |event| {
+            let mut turn = Box::pin(turn(event.clone()));
+            enter(turn.as_mut());
+            waiting = Some(turn as _);
+        })?;
+        Some(Self { claim: Some(claim), waiting })
+    }
+}
+
+impl<M: Handle + Unpin> Future for Queued<M> {
+    type Output = Claim<M>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Claim<M>> {
+        if let Some(turn) = &mut self.waiting {
+            ready!(turn.as_mut().poll(context));
+            self.claim.as_mut().map(Claim::begin);
+            self.waiting = None;
+        }
+        Poll::Ready(self.claim.take().expect("a ticket was polled again after it had given its guard"))
+    }
+}
+
+macro_rules! ticket {
+    ($(#[$doc:meta])* $Ticket:ident <$($a:lifetime,)? K, S>, $handle:ty => $Guard:ident) => {
+        $(#[$doc])*
+        #[must_use = "a ticket that is dropped gives up its place in the queue"]
+        pub struct $Ticket<$($a,)? K, S = RandomState>(Queued<$handle>);
+
+        impl<$($a,)? K, S> $Ticket<$($a,)? K, S> {
+            /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run`] does.
+            ///
+            /// # Errors
+            ///
+            /// [`Stopped`] if the queue was stopped while the ticket waited in it, polled or not.
+            pub async fn run<T>(self, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
+                run(self.0.await, task).await
+            }
+
+            /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run_or_stop`] does.
+            ///
+            /// # Errors
+            ///
+            /// [`Stopped`] if the queue was stopped while the ticket waited in it, polled or not; the inner
+            /// error is the task's own.
+            pub async fn run_or_stop<T, E>(
+                self,
+                task: impl AsyncFnOnce() -> Result<T, E>,
+            ) -> Result<Result<T, E>, Stopped> {
+                run_or_stop(self.0.await, task).await
+            }
+        }
+
+        impl<$($a,)? K, S> Future for $Ticket<$($a,)? K, S> {
+            type Output = $Guard<$($a,)? K, S>;
+
+            fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+                Pin::new(&mut self.0).poll(context).map($Guard)
+            }
+        }
+
+        impl<$($a,)? K, S> fmt::Debug for $Ticket<$($a,)? K, S> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Ticket)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+ticket! {
+    /// A place in the queue for a key, taken when the ticket was made. Await it for a guard, or run a task.
+    ///
+    /// A ticket that has its turn and is not polled holds the queue up, as a guard does. It may be dropped
+    /// in any state, and gives up its place (or the key, if it was its turn) then. A ticket allocates
+    /// nothing if the key is free, else one box more than a plain lock that waits.
+    ///
+    /// # Panics
+    ///
+    /// Polling a ticket again after it has given its guard panics.
+    Ticket<'a, K, S>, &'a KeyedMutex<K, S> => KeyedMutexGuard
+}
+
+#[cfg(target_has_atomic = "ptr")]
+use crate::KeyedMutexGuardArc;
+
+#[cfg(target_has_atomic = "ptr")]
+ticket! {
+    /// Like [`Ticket`], but owns an `Arc` of its [`KeyedMutex`].
+    TicketArc<K, S>, Arc<KeyedMutex<K, S>> => KeyedMutexGuardArc
+}
+
+impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
+    /// Queues for a key now, to wait later.
+    ///
+    /// The place in the queue is fixed when this returns, not at the first poll. So a loop that receives
+    /// messages can take a ticket for each and spawn the work; whatever the executor does, the work
+    /// of one key runs in the order in which it arrived.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = Arc::new(KeyedMutex::new());
+    /// let (first, second) = (mutex.ticket_arc("alice"), mutex.ticket_arc("alice"));
+    /// let work = smol::spawn(second.run(async || "runs second"));
+    /// assert_eq!(first.run(async || "runs first").await, Ok("runs first"));
+    /// assert_eq!(work.await, Ok("runs second"));
+    /// # });
+    /// ```
+    pub fn ticket(&self, key: K) -> Ticket<'_, K, S> {
+        Ticket(Queued::join(self, key, |_| true).expect("everybody is admitted"))
+    }
+
+    /// Queues for a key now, if `admit` says so of how many hold it or wait for it (0: the key is free).
+    ///
+    /// That is decided atomically: nobody comes or goes between the count and the queueing. `admit`
+    /// runs under the lock of a part of the table: it must be short, and must not touch the mutex.
+    /// A panic in it is passed on, and changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// let mutex = KeyedMutex::new();
+    /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |ahead| ahead < 3)).collect::<Vec<_>>();
+    /// assert_eq!(admitted.len(), 3); // the others are turned away at once
+    /// ```
+    pub fn ticket_if(&self, key: K, admit: impl FnOnce(usize) -> bool) -> Option<Ticket<'_, K, S>> {
+        Queued::join(self, key, admit).map(Ticket)
+    }
+
+    /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
+    #[cfg(target_has_atomic = "ptr")]
+    pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
+        TicketArc(Queued::join(self.clone(), key, |_| true).expect("everybody is admitted"))
+    }
+
+    /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
+    #[cfg(target_has_atomic = "ptr")]
+    pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(usize) -> bool) -> Option<TicketArc<K, S>> {
+        Queued::join(self.clone(), key, admit).map(TicketArc)
+    }
+}
