@@ -1,0 +1,185 @@
+//! Does one piece of work a given number of times, for callgrind to count: `callgrind <work> <operations>`.
+//! `.ci/callgrind` runs it with two numbers and divides the difference, so that start-up costs nothing.
+//!
+//! Each operation is a function that is not inlined, as if called from a user's code.
+
+use std::future::Future;
+use std::hash::Hash;
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_mutex_lite::KeyedMutex;
+
+/// Enough for the random seed of the hasher not to matter.
+const KEYS: usize = 1024;
+/// Keys that others hold meanwhile, in the works called `held`; never one of `KEYS`.
+const HELD: usize = 64;
+const WAITERS: usize = 64;
+
+type Floor<K> = spin::Mutex<hashbrown::HashMap<K, ()>>;
+
+fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("nobody else holds the key"),
+    }
+}
+
+#[inline(never)]
+fn lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
+    drop(black_box(now(mutex.lock(key.clone()))));
+}
+
+#[inline(never)]
+fn try_lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
+    drop(black_box(mutex.try_lock(key.clone())));
+}
+
+#[inline(never)]
+fn run<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
+    let _ = black_box(now(mutex.run(key.clone(), async || black_box(()))));
+}
+
+/// What no lock by key that keeps its keys in one map can do without.
+#[inline(never)]
+fn floor<K: Eq + Hash + Clone>(map: &Floor<K>, key: &K) {
+    black_box(map.lock().insert(key.clone(), ()));
+    black_box(map.lock().remove(key));
+}
+
+#[inline(never)]
+fn clone<K: Clone>(key: &K) {
+    drop(black_box(key.clone()));
+}
+
+#[inline(never)]
+fn unkeyed_tokio(mutex: &tokio::sync::Mutex<()>) {
+    drop(black_box(now(mutex.lock())));
+}
+
+#[inline(never)]
+fn unkeyed_async_lock(mutex: &async_lock::Mutex<()>) {
+    drop(black_box(now(mutex.lock())));
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Tasks that queue for one key, without an executor.
+struct Queue<F> {
+    tasks: Vec<(Pin<Box<Option<F>>>, Arc<Flag>, Waker)>,
+}
+
+impl<F: Future> Queue<F> {
+    fn new(lock: impl Fn() -> F) -> Self {
+        let task = |_| {
+            let flag = Arc::new(Flag(AtomicBool::new(false)));
+            (Box::pin(None), flag.clone(), flag.into())
+        };
+        let mut queue = Self { tasks: (0..WAITERS).map(task).collect() };
+        (0..WAITERS).for_each(|task| queue.join(task, lock()));
+        queue
+    }
+
+    /// Drops the task's future, if it has one, and queues at the end.
+    #[inline(never)]
+    fn join(&mut self, task: usize, lock: F) {
+        let (future, _, waker) = &mut self.tasks[task];
+        future.set(Some(lock));
+        let future = future.as_mut().as_pin_mut().unwrap();
+        assert!(future.poll(&mut Context::from_waker(waker)).is_pending());
+    }
+
+    /// Polls the task, which must have been woken, and returns its guard.
+    #[inline(never)]
+    fn served(&mut self, task: usize) -> F::Output {
+        let (future, flag, waker) = &mut self.tasks[task];
+        assert!(flag.0.swap(false, Relaxed), "the first in the queue was not woken");
+        match future.as_mut().as_pin_mut().unwrap().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(guard) => guard,
+            Poll::Pending => panic!("woken for nothing"),
+        }
+    }
+}
+
+/// One operation: unlock, which wakes the next, who is polled; the last holder queues up again.
+fn hand_over<F: Future>(first: F::Output, lock: impl Fn() -> F, operations: usize) {
+    let mut queue = Queue::new(&lock);
+    let mut guard = first;
+    for operation in 0..operations {
+        let next = operation % WAITERS;
+        drop(guard);
+        guard = queue.served(next);
+        queue.join(next, lock());
+    }
+    drop(queue);
+    drop(guard);
+}
+
+/// One operation: a waiter somewhere in the queue gives up, and queues again at its end.
+fn cancel<F: Future>(holder: F::Output, lock: impl Fn() -> F, operations: usize) {
+    let mut queue = Queue::new(&lock);
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..operations {
+        queue.join(random.usize(..WAITERS), lock());
+    }
+    drop(queue);
+    drop(holder);
+}
+
+fn keyed<K: Eq + Hash + Clone>(work: &str, operations: usize, key: impl Fn(usize) -> K) {
+    let (work, held) = work.strip_prefix("held_").map_or((work, 0), |work| (work, HELD));
+    let keys: Vec<K> = (0..KEYS).map(&key).collect();
+    let others: Vec<K> = (KEYS..KEYS + held).map(&key).collect();
+    let mutex = KeyedMutex::new();
+    let guards: Vec<_> = others.iter().map(|key| mutex.try_lock(key.clone())).collect();
+    let map = spin::Mutex::new(others.into_iter().map(|key| (key, ())).collect());
+    let repeat = |work: &dyn Fn(&K)| (0..operations).for_each(|index| work(&keys[index % KEYS]));
+    match work {
+        "loop" => repeat(&|key| _ = black_box(key)),
+        "clone" => repeat(&clone),
+        "lock" => repeat(&|key| lock(&mutex, key)),
+        "try_lock" => repeat(&|key| try_lock(&mutex, key)),
+        "run" => repeat(&|key| run(&mutex, key)),
+        "floor" => repeat(&|key| floor(&map, key)),
+        _ => panic!("unknown work: {work}"),
+    }
+    drop(guards);
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(work), Some(operations), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        panic!("usage: callgrind <work> <operations>");
+    };
+    let operations: usize = operations.parse().expect("a number of operations");
+    let (mutex, key) = (KeyedMutex::<u64>::new(), 7);
+    let tokio = tokio::sync::Mutex::new(());
+    let async_lock = async_lock::Mutex::new(());
+    match work.as_str() {
+        "unkeyed_tokio" => (0..operations).for_each(|_| unkeyed_tokio(black_box(&tokio))),
+        "unkeyed_async_lock" => (0..operations).for_each(|_| unkeyed_async_lock(black_box(&async_lock))),
+        "hand_over" => hand_over(now(mutex.lock(key)), || mutex.lock(key), operations),
+        "hand_over_tokio" => hand_over(now(tokio.lock()), || tokio.lock(), operations),
+        "hand_over_async_lock" => hand_over(now(async_lock.lock()), || async_lock.lock(), operations),
+        "cancel" => cancel(now(mutex.lock(key)), || mutex.lock(key), operations),
+        "cancel_tokio" => cancel(now(tokio.lock()), || tokio.lock(), operations),
+        "cancel_async_lock" => cancel(now(async_lock.lock()), || async_lock.lock(), operations),
+        work => match work.strip_suffix("_string") {
+            Some(work) => keyed(work, operations, |number| format!("user-{number:010}")),
+            None => keyed(work.trim_end_matches("_u64"), operations, |number| number as u64),
+        },
+    }
+}
