@@ -21,16 +21,20 @@ const WAITERS: usize = 64;
 
 type Floor<K> = spin::Mutex<hashbrown::HashMap<K, ()>>;
 
-fn now<F: Future>(future: F) -> F::Output {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("nobody else holds the key"),
-    }
+/// Polls a future once, which must do. A macro, so that the future is made where it is polled, as by
+/// `.await`, and not moved into a function.
+macro_rules! now {
+    ($future:expr) => {
+        match pin!($future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("nobody else holds the key"),
+        }
+    };
 }
 
 #[inline(never)]
 fn lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
-    drop(black_box(now(mutex.lock(key.clone()))));
+    drop(black_box(now!(mutex.lock(key.clone()))));
 }
 
 #[inline(never)]
@@ -40,7 +44,7 @@ fn try_lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
 
 #[inline(never)]
 fn run<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
-    let _ = black_box(now(mutex.run(key.clone(), async || black_box(()))));
+    let _ = black_box(now!(mutex.run(key.clone(), async || black_box(()))));
 }
 
 /// What no lock by key that keeps its keys in one map can do without.
@@ -57,12 +61,12 @@ fn clone<K: Clone>(key: &K) {
 
 #[inline(never)]
 fn unkeyed_tokio(mutex: &tokio::sync::Mutex<()>) {
-    drop(black_box(now(mutex.lock())));
+    drop(black_box(now!(mutex.lock())));
 }
 
 #[inline(never)]
 fn unkeyed_async_lock(mutex: &async_lock::Mutex<()>) {
-    drop(black_box(now(mutex.lock())));
+    drop(black_box(now!(mutex.lock())));
 }
 
 struct Flag(AtomicBool);
@@ -171,12 +175,12 @@ fn main() {
     match work.as_str() {
         "unkeyed_tokio" => (0..operations).for_each(|_| unkeyed_tokio(black_box(&tokio))),
         "unkeyed_async_lock" => (0..operations).for_each(|_| unkeyed_async_lock(black_box(&async_lock))),
-        "hand_over" => hand_over(now(mutex.lock(key)), || mutex.lock(key), operations),
-        "hand_over_tokio" => hand_over(now(tokio.lock()), || tokio.lock(), operations),
-        "hand_over_async_lock" => hand_over(now(async_lock.lock()), || async_lock.lock(), operations),
-        "cancel" => cancel(now(mutex.lock(key)), || mutex.lock(key), operations),
-        "cancel_tokio" => cancel(now(tokio.lock()), || tokio.lock(), operations),
-        "cancel_async_lock" => cancel(now(async_lock.lock()), || async_lock.lock(), operations),
+        "hand_over" => hand_over(now!(mutex.lock(key)), || mutex.lock(key), operations),
+        "hand_over_tokio" => hand_over(now!(tokio.lock()), || tokio.lock(), operations),
+        "hand_over_async_lock" => hand_over(now!(async_lock.lock()), || async_lock.lock(), operations),
+        "cancel" => cancel(now!(mutex.lock(key)), || mutex.lock(key), operations),
+        "cancel_tokio" => cancel(now!(tokio.lock()), || tokio.lock(), operations),
+        "cancel_async_lock" => cancel(now!(async_lock.lock()), || async_lock.lock(), operations),
         work => match work.strip_suffix("_string") {
             Some(work) => keyed(work, operations, |number| format!("user-{number:010}")),
             None => keyed(work.trim_end_matches("_u64"), operations, |number| number as u64),
