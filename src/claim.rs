@@ -50,6 +50,7 @@ pub(crate) struct Claim<M: Handle> {
 
 /// What a claim owes when it is dropped.
 #[derive(Clone, Copy, PartialEq)]
+#[repr(usize)] // as wide as its neighbours, so that moving a claim is moving words
 enum State {
     /// Has the token: owes it to the next in the queue.
     Holds,
@@ -94,12 +95,16 @@ impl<M: Handle> Drop for Claim<M> {
 }
 
 impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
-    /// Claims the key if it is free.
+    /// Claims the key if it is free: the fast path, short, and the same for all. Else everything is given
+    /// back, with the hash.
     #[inline]
-    pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self> {
+    pub(crate) fn free(mutex: M, key: M::Key) -> Result<Self, (M, u64, Option<M::Key>)> {
         let hash = mutex.mutex().hash(&key);
-        let place = mutex.mutex().table.claim_free(hash, &mut Some(key))?;
-        Some(Self { mutex, place, state: State::Holds })
+        let mut key = Some(key);
+        match mutex.mutex().table.claim_free(hash, &mut key) {
+            Some(place) => Ok(Self { mutex, place, state: State::Holds }),
+            None => Err((mutex, hash, key)),
+        }
     }
 
     /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.
@@ -111,11 +116,16 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         wrap: impl FnOnce(Self) -> T,
     ) -> impl Future<Output = T> {
         async move {
+            let (mutex, hash, key) = match Self::free(mutex, key) {
+                Ok(claim) => return wrap(claim),
+                Err(busy) => busy,
+            };
             // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
             // only then leaves the list. The other way round, a token given in between would be lost.
             let mut waiting = pin!(None);
             let claim = Self::join(
                 mutex,
+                hash,
                 key,
                 stoppable,
                 |_| true,
@@ -138,13 +148,12 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     #[inline]
     pub(crate) fn join(
         mutex: M,
-        key: M::Key,
+        hash: u64,
+        mut key: Option<M::Key>,
         stoppable: bool,
         admit: impl FnOnce(usize) -> bool,
         enter: impl FnOnce(&Arc<Event>),
     ) -> Option<Self> {
-        let hash = mutex.mutex().hash(&key);
-        let mut key = Some(key);
         let place = mutex.mutex().table.claim(hash, &mut key, stoppable, admit, enter)?;
         let state = match stoppable {
             _ if place.is_first() => State::Holds,
@@ -159,9 +168,13 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     /// Claims the key and blocks the thread until it has come.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub(crate) fn block(mutex: M, key: M::Key) -> Self {
+        let (mutex, hash, key) = match Self::free(mutex, key) {
+            Ok(claim) => return claim,
+            Err(busy) => busy,
+        };
         let mut waiting = None;
         let enter = |event: &Arc<Event>| waiting = Some((event.listen(), event.clone()));
-        let mut claim = Self::join(mutex, key, false, |_| true, enter).expect("everybody is admitted");
+        let mut claim = Self::join(mutex, hash, key, false, |_| true, enter).expect("everybody is admitted");
         if let Some((listener, _event)) = waiting {
             listener.wait();
             claim.begin();

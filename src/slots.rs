@@ -1,8 +1,8 @@
 //! Where a shard keeps its slots: one beside the table, the others in it.
 //!
-//! Most programs lock a key and unlock it before the same shard sees the next key. The `hot` slot serves
-//! them without touching the table at all; whoever comes while it is taken goes to the table. Each slot
-//! keeps its hash, so that growing and shrinking never call a user's `Hash`.
+//! The `hot` slot has the newest key. Most keys are unlocked before the same shard sees another, and never
+//! touch the table; when one does come, the older moves there. Each slot keeps its hash, so that growing
+//! and shrinking never call a user's `Hash`.
 
 use core::mem;
 
@@ -45,37 +45,26 @@ impl<K> Slots<K> {
         }
     }
 
-    /// Makes room for one more slot, before its key is given up by whoever owns it: running out of
-    /// memory here (a panic or an abort, as the allocator has it) leaves everything as it was.
-    #[inline]
-    pub(crate) fn reserve(&mut self) {
-        if self.hot.is_some() {
-            self.table.reserve(1, |slot| slot.hash);
-        }
-    }
-
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, slot: Slot<K>) {
-        if self.hot.is_none() {
-            self.hot = Some(slot);
-        } else {
-            self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
+        match &mut self.hot {
+            Some(hot) => spill(&mut self.table, hot, slot),
+            None => self.hot = Some(slot),
         }
     }
 
-    /// Lets `leave` say of the slot of `place` whether it is done for, and takes it out if so.
+    /// Takes the hot slot, if it is that one.
     #[inline]
-    pub(crate) fn remove_if(&mut self, place: Place, leave: impl FnOnce(&mut Slot<K>) -> bool) -> Option<Slot<K>> {
-        if let Some(slot) = self.hot.as_mut().filter(|slot| slot.id == place.id) {
-            return if leave(slot) { self.hot.take() } else { None };
+    pub(crate) fn take_hot(&mut self, is: impl FnOnce(&mut Slot<K>) -> bool) -> Option<Slot<K>> {
+        self.hot.take_if(is)
+    }
+
+    /// Takes the slot of a place.
+    pub(crate) fn take(&mut self, place: Place) -> Option<Slot<K>> {
+        if let Some(slot) = self.hot.take_if(|slot| slot.id == place.id) {
+            return Some(slot);
         }
-        let found = self.table.find_entry(place.hash, |slot| slot.id == place.id);
-        debug_assert!(found.is_ok(), "a claim without a slot");
-        let mut entry = found.ok()?;
-        if !leave(entry.get_mut()) {
-            return None;
-        }
-        let (slot, _) = entry.remove();
+        let (slot, _) = self.table.find_entry(place.hash, |slot| slot.id == place.id).ok()?.remove();
         self.shrink();
         Some(slot)
     }
@@ -102,4 +91,13 @@ impl<K> Slots<K> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<K>> {
         self.hot.iter().chain(self.table.iter())
     }
+}
+
+/// Puts a newer slot in the hot one's place: a key that is held for long goes to the table once, and is out
+/// of the way of those that come and go. Room is made first, so that running out of memory loses nothing.
+#[inline(never)]
+fn spill<K>(table: &mut HashTable<Slot<K>>, hot: &mut Slot<K>, newer: Slot<K>) {
+    table.reserve(1, |slot| slot.hash);
+    let slot = mem::replace(hot, newer);
+    table.insert_unique(slot.hash, slot, |slot| slot.hash);
 }

@@ -55,27 +55,46 @@ impl<K> Shard<K> {
     }
 
     /// Makes a slot for a key that has none. Its first claim has the token.
-    #[inline]
+    #[inline(always)]
     fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<Place> {
-        self.slots.reserve();
         let ticket = draw(&mut self.next);
         let key = key.take()?;
         self.slots.insert(Slot { key, hash, id: ticket, members: 1, stoppable: 0, stopped: 0, event: None });
         Some(Place { hash, id: ticket, ticket })
     }
 
-    /// Counts a claim out, after `note` has looked at its slot. Returns the slot if that was the last.
+    /// Counts a claim out. The short way is for a key that nobody else wants.
     #[inline]
-    fn count_out(&mut self, place: Place, note: impl FnOnce(&mut Slot<K>)) -> Option<Slot<K>> {
-        let mut gone = self.slots.remove_if(place, |slot| {
-            note(slot);
-            slot.members -= 1;
-            slot.members == 0
-        })?;
-        if self.spare.is_none() {
-            self.spare = gone.event.take();
+    fn count_out(&mut self, place: Place, stoppable: bool) -> Left<K> {
+        match self.slots.take_hot(|slot| slot.id == place.id && slot.members == 1) {
+            Some(slot) => self.close(slot),
+            None => self.count_out_slow(place, stoppable),
         }
-        Some(gone)
+    }
+
+    #[inline(never)]
+    fn count_out_slow(&mut self, place: Place, stoppable: bool) -> Left<K> {
+        let Some(slot) = self.slots.find(place.hash, |slot| slot.id == place.id) else {
+            debug_assert!(false, "a claim without a slot");
+            return Left::Nothing;
+        };
+        if slot.members > 1 {
+            if stoppable {
+                slot.uncount_stoppable(place);
+            }
+            slot.members -= 1;
+            return slot.event.clone().map_or(Left::Nothing, Left::Others);
+        }
+        self.slots.take(place).map_or(Left::Nothing, |slot| self.close(slot))
+    }
+
+    /// Takes a slot apart. Its key is for the caller to drop, outside the lock.
+    #[inline]
+    fn close(&mut self, slot: Slot<K>) -> Left<K> {
+        if let Some(event) = slot.event {
+            self.spare.get_or_insert(event);
+        }
+        Left::Nobody(slot.key)
     }
 
     /// The invariants that can be seen from one shard. Large shards are let off.
@@ -118,6 +137,22 @@ fn draw(next: &mut u64) -> u64 {
 fn unused(spare: &mut Option<Arc<Event>>) -> Option<Arc<Event>> {
     let mut event = spare.take()?;
     Arc::get_mut(&mut event).is_some().then_some(event)
+}
+
+/// What a claim leaves behind.
+enum Left<K> {
+    /// Its slot is gone: this was the key.
+    Nobody(K),
+    /// The slot stays, for those who listen here.
+    Others(Arc<Event>),
+    /// Nothing to do. (It is not reached, and saves a panic.)
+    Nothing,
+}
+
+/// Hands the token to the claim that has listened longest.
+#[cold]
+fn pass(event: Arc<Event>) {
+    event.notify(1.additional().relaxed());
 }
 
 pub(crate) struct Table<K> {
@@ -190,34 +225,21 @@ impl<K> Table<K> {
     }
 
     /// Gives up a claim that has the token: hands it to the next in the queue, or forgets the key.
+    ///
+    /// Wakers and `K::drop` are the user's: they run outside the lock, and after everything is in order.
     #[inline]
     pub(crate) fn release(&self, place: Place) {
-        let mut next = None;
-        let gone = self.with(place.hash, |shard| {
-            shard.count_out(place, |slot| {
-                if slot.members > 1 {
-                    next = slot.event.clone();
-                }
-            })
-        });
-        // Wakers and `K::drop` are the user's: outside the lock, and after everything is in order.
-        if let Some(event) = next {
-            event.notify(1.additional().relaxed());
+        match self.with(place.hash, |shard| shard.count_out(place, false)) {
+            Left::Nobody(key) => drop(key),
+            Left::Others(event) => pass(event),
+            Left::Nothing => {}
         }
-        drop(gone);
     }
 
     /// Gives up a claim that waits. If the token was on its way to it, the listener, which the caller
     /// drops after this, hands it on.
     pub(crate) fn leave(&self, place: Place, stoppable: bool) {
-        let gone = self.with(place.hash, |shard| {
-            shard.count_out(place, |slot| {
-                if stoppable {
-                    slot.uncount_stoppable(place);
-                }
-            })
-        });
-        drop(gone);
+        drop(self.with(place.hash, |shard| shard.count_out(place, stoppable)));
     }
 
     /// A task or ticket that waited has been given the token. Returns whether it is stopped.
