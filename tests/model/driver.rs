@@ -1,0 +1,505 @@
+//! Carries a script out on the crate and on the reference, and compares.
+
+use std::any::Any;
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::fmt::{Debug, Write as _};
+use std::future::{Future, poll_fn};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_mutex_lite::{
+    KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc, Stopped, Ticket, TicketArc,
+};
+
+use super::reference::{Id, Polled, Reference};
+use super::script::{Admit, By, End, Name, Op, Pick, Script, Spare, Start, Task};
+
+/// A key that counts how many of its kind are alive.
+struct Key {
+    name: Name,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Key {
+    fn new(name: Name, alive: &Arc<AtomicUsize>) -> Self {
+        alive.fetch_add(1, Relaxed);
+        Self { name, alive: alive.clone() }
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Relaxed);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.name.cmp(&other.name)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u8(*self as u8);
+    }
+}
+
+impl Borrow<Name> for Key {
+    fn borrow(&self) -> &Name {
+        &self.name
+    }
+}
+
+/// All keys collide.
+#[derive(Default)]
+pub(crate) struct OneForAll;
+
+impl BuildHasher for OneForAll {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self
+    }
+}
+
+impl Hasher for OneForAll {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn finish(&self) -> u64 {
+        0x5151_5151_5151_5151
+    }
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// The panic of a task or of an admission closure, thrown past the panic hook.
+struct Planned;
+
+fn panic_as_planned() -> ! {
+    resume_unwind(Box::new(Planned))
+}
+
+/// Passes on every panic but the planned one.
+fn unplanned(payload: Box<dyn Any + Send>) {
+    if !payload.is::<Planned>() {
+        resume_unwind(payload);
+    }
+}
+
+type Mutex<S> = KeyedMutex<Key, S>;
+type Tasked = Result<Result<(), ()>, Stopped>;
+
+/// What a future returns.
+enum Output<'a, S> {
+    Held(Held<'a, S>),
+    GaveUp,
+    Tasked(Tasked),
+}
+
+/// Held, to be dropped; some are to be stopped as well.
+enum Held<'a, S> {
+    Guard(KeyedMutexGuard<'a, Key, S>),
+    GuardArc(KeyedMutexGuardArc<Key, S>),
+    Guards(KeyedMutexGuards<'a, Key, S>),
+    GuardsArc(KeyedMutexGuardsArc<Key, S>),
+}
+
+impl<S> Held<'_, S> {
+    fn stop(self) {
+        match self {
+            Self::Guard(guard) => guard.stop(),
+            Self::GuardArc(guard) => guard.stop(),
+            Self::Guards(guards) => unreachable!("cannot be stopped: {guards:?}"),
+            Self::GuardsArc(guards) => unreachable!("cannot be stopped: {guards:?}"),
+        }
+    }
+}
+
+enum Thing<'a, S> {
+    Gone,
+    Future(Pin<Box<dyn Future<Output = Output<'a, S>> + 'a>>),
+    Ticket(Ticket<'a, Key, S>),
+    TicketArc(TicketArc<Key, S>),
+    Held(Held<'a, S>),
+}
+
+impl<'a, S> Thing<'a, S> {
+    fn future(future: impl Future<Output = Output<'a, S>> + 'a) -> Self {
+        Self::Future(Box::pin(future))
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Output<'a, S>> {
+        match self {
+            Self::Future(future) => future.as_mut().poll(context),
+            Self::Ticket(ticket) => Pin::new(ticket).poll(context).map(Held::Guard).map(Output::Held),
+            Self::TicketArc(ticket) => Pin::new(ticket).poll(context).map(Held::GuardArc).map(Output::Held),
+            Self::Gone | Self::Held(_) => unreachable!("not pollable"),
+        }
+    }
+}
+
+/// What is to be known of a thing besides the thing itself.
+struct Actor<'a, S> {
+    thing: Thing<'a, S>,
+    wakers: [Arc<Count>; 2],
+    calls: Rc<Cell<usize>>,
+    signal: Rc<Cell<bool>>,
+}
+
+struct Driver<'a, S> {
+    mutex: &'a Arc<Mutex<S>>,
+    alive: Arc<AtomicUsize>,
+    actors: Vec<Actor<'a, S>>,
+    reference: Reference,
+    /// A task was dropped or ended when its key was no longer locked.
+    late: Rc<Cell<bool>>,
+    trace: String,
+}
+
+/// Carries out a script, then drops what is left. `Err` tells what happened, step by step.
+pub(crate) fn run<S: BuildHasher + Default>(script: &Script) -> Result<(), String> {
+    let mutex = Arc::new(Mutex::<S>::with_hasher(S::default()));
+    let mut driver = Driver {
+        mutex: &mutex,
+        alive: Arc::default(),
+        actors: Vec::new(),
+        reference: Reference::default(),
+        late: Rc::default(),
+        trace: String::new(),
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| driver.whole(script)));
+    let outcome = outcome.unwrap_or_else(|_| Err("it panicked, see above".into()));
+    outcome.map_err(|difference| format!("{}\n{difference}", driver.trace))
+}
+
+fn same<T: PartialEq + Debug>(what: impl FnOnce() -> String, expected: T, found: T) -> Result<(), String> {
+    if expected == found { Ok(()) } else { Err(format!("{}: expected {expected:?}, found {found:?}", what())) }
+}
+
+fn pick(those: Vec<Id>, Pick(number): Pick) -> Option<Id> {
+    let count = those.len().max(1);
+    those.get(usize::from(number) % count).copied()
+}
+
+impl<'a, S: BuildHasher> Driver<'a, S> {
+    fn whole(&mut self, script: &Script) -> Result<(), String> {
+        for op in &script.ops {
+            self.step(*op)?;
+            self.compare()?;
+        }
+        while let Some(id) = pick(self.reference.all(), Pick(0)) {
+            self.drop(id);
+            self.compare()?;
+        }
+        same(|| "keys in an empty table".into(), 0, self.mutex.len())?;
+        same(|| "keys alive at the end".into(), 0, self.alive.load(Relaxed))?;
+        same(|| "shares in the mutex at the end".into(), 1, Arc::strong_count(self.mutex))?;
+        for (id, actor) in self.actors.iter().enumerate() {
+            let shares = actor.wakers.each_ref().map(Arc::strong_count);
+            same(|| format!("shares in the wakers of #{id} at the end"), [1, 1], shares)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is done. Scripts are short, so the trace is not in the way.
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        let _ = write!(self.trace, "\n  {}", line());
+    }
+
+    fn key(&self, name: Name) -> Key {
+        Key::new(name, &self.alive)
+    }
+
+    fn add(&mut self, thing: Thing<'a, S>) {
+        let signal = Rc::default();
+        self.actors.push(Actor { thing, wakers: Default::default(), calls: Rc::default(), signal });
+    }
+
+    fn compare(&self) -> Result<(), String> {
+        for key in [Name::A, Name::B, Name::C] {
+            same(|| format!("is_locked({key:?})"), self.reference.is_locked(key), self.mutex.is_locked(&key))?;
+            same(|| format!("waiting({key:?})"), self.reference.waiting(key), self.mutex.waiting(&key))?;
+        }
+        same(|| "len()".into(), self.reference.len(), self.mutex.len())?;
+        same(|| "is_empty()".into(), self.reference.len() == 0, self.mutex.is_empty())?;
+        same(|| "keys alive".into(), self.reference.keys_alive(), self.alive.load(Relaxed))?;
+        same(|| "a key was unlocked while its task was there".into(), false, self.late.get())?;
+        for (id, actor) in self.actors.iter().enumerate() {
+            let wakes = actor.wakers.each_ref().map(|waker| waker.0.load(Relaxed));
+            same(|| format!("wake-ups of #{id}"), self.reference.wakes(id), wakes)?;
+            same(|| format!("calls of the task of #{id}"), self.reference.calls(id), actor.calls.get())?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, op: Op) -> Result<(), String> {
+        match op {
+            Op::Start(start) => self.start(start),
+            Op::Poll(which, waker) => match pick(self.reference.pollable(), which) {
+                Some(id) => self.poll(id, waker),
+                None => Ok(()),
+            },
+            Op::Drop(which) => {
+                if let Some(id) = pick(self.reference.all(), which) {
+                    self.drop(id);
+                }
+                Ok(())
+            }
+            Op::StopGuard(which) => {
+                if let Some(id) = pick(self.reference.guards(), which) {
+                    self.note(|| format!("#{id}: guard.stop()"));
+                    self.reference.stop_guard(id);
+                    match self.take(id) {
+                        Thing::Held(held) => held.stop(),
+                        _ => return Err(format!("#{id} is not a guard")),
+                    }
+                }
+                Ok(())
+            }
+            Op::StopKey(key) => {
+                self.note(|| format!("stop({key:?})"));
+                same(|| "stopped".into(), self.reference.stop(key), self.mutex.stop(&key))
+            }
+            Op::Signal(which) => {
+                if let Some(id) = pick(self.reference.signals(), which) {
+                    self.note(|| format!("#{id}: its signal is ready"));
+                    self.reference.signal(id);
+                    self.actors[id].signal.set(true);
+                }
+                Ok(())
+            }
+            Op::RunTicket(which, task) => {
+                if let Some(id) = pick(self.reference.tickets(), which) {
+                    self.note(|| format!("#{id}: ticket.run({task:?})"));
+                    let name = self.reference.key_of_ticket(id).ok_or("not a ticket")?;
+                    self.reference.run_ticket(id, task);
+                    let body = self.task(name, task, id);
+                    self.actors[id].thing = match (self.take(id), task.or_stop) {
+                        (Thing::Ticket(ticket), true) => tasked(ticket.run_or_stop(body)),
+                        (Thing::Ticket(ticket), false) => tasked(ticket.run(body)),
+                        (Thing::TicketArc(ticket), true) => tasked(ticket.run_or_stop(body)),
+                        (Thing::TicketArc(ticket), false) => tasked(ticket.run(body)),
+                        _ => return Err(format!("#{id} is not a ticket")),
+                    };
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, id: Id) -> Thing<'a, S> {
+        std::mem::replace(&mut self.actors[id].thing, Thing::Gone)
+    }
+
+    fn drop(&mut self, id: Id) {
+        self.note(|| format!("#{id}: drop"));
+        self.reference.drop(id);
+        drop(self.take(id));
+    }
+
+    /// A task's body, and a sentinel in it that must not outlive the lock.
+    fn task(&self, name: Name, task: Task, id: Id) -> impl AsyncFnOnce() -> Result<(), ()> + use<'a, S> {
+        let calls = self.actors[id].calls.clone();
+        let sentinel = Sentinel { mutex: self.mutex, name, late: self.late.clone(), begun: false };
+        async move || {
+            let mut sentinel = sentinel;
+            sentinel.begun = true;
+            calls.set(calls.get() + 1);
+            let mut pending = task.long;
+            poll_fn(|_| if std::mem::take(&mut pending) { Poll::Pending } else { Poll::Ready(()) }).await;
+            match task.end {
+                End::Ok => Ok(()),
+                End::Err => Err(()),
+                End::Panic => panic_as_planned(),
+            }
+        }
+    }
+
+    fn start(&mut self, start: Start) -> Result<(), String> {
+        let (mutex, id) = (self.mutex, self.actors.len());
+        self.note(|| format!("#{id} = {start:?}"));
+        match start {
+            Start::Lock(name, by) => {
+                self.reference.lock(name, false);
+                let key = self.key(name);
+                self.add(match by {
+                    By::Ref => held(mutex.lock(key), Held::Guard),
+                    By::Arc => held(mutex.lock_arc(key), Held::GuardArc),
+                });
+            }
+            Start::TryLock(name, by) => {
+                let expected = self.reference.try_lock(name);
+                let key = self.key(name);
+                let found = match by {
+                    By::Ref => mutex.try_lock(key).map(Held::Guard),
+                    By::Arc => mutex.try_lock_arc(key).map(Held::GuardArc),
+                };
+                let got = found.is_some();
+                self.add(found.map_or(Thing::Gone, Thing::Held));
+                return same(|| "try_lock got the key".into(), expected, got);
+            }
+            Start::LockBlocking(name, _) if self.reference.is_locked(name) => {
+                self.reference.nothing();
+                self.add(Thing::Gone);
+            }
+            Start::LockBlocking(name, by) => {
+                self.reference.try_lock(name);
+                let key = self.key(name);
+                self.add(Thing::Held(match by {
+                    By::Ref => Held::Guard(mutex.lock_blocking(key)),
+                    By::Arc => Held::GuardArc(mutex.lock_arc_blocking(key)),
+                }));
+            }
+            Start::LockUnless(name) => {
+                self.reference.lock(name, true);
+                self.add(Thing::Gone);
+                let signal = self.actors[id].signal.clone();
+                let ready = poll_fn(move |_| if signal.get() { Poll::Ready(()) } else { Poll::Pending });
+                let lock = mutex.lock_unless(self.key(name), ready);
+                self.actors[id].thing = Thing::future(async {
+                    match lock.await {
+                        Ok(guard) => Output::Held(Held::Guard(guard)),
+                        Err(()) => Output::GaveUp,
+                    }
+                });
+            }
+            Start::LockMany(names, by) => {
+                let names: Vec<_> = names.into_iter().flatten().collect();
+                self.reference.lock_many(&names);
+                let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
+                self.add(match by {
+                    By::Ref => held(mutex.lock_many(keys), Held::Guards),
+                    By::Arc => held(mutex.lock_many_arc(keys), Held::GuardsArc),
+                });
+            }
+            Start::Run(name, task) => {
+                self.reference.run(name, task);
+                self.add(Thing::Gone);
+                let (key, body) = (self.key(name), self.task(name, task, id));
+                self.actors[id].thing =
+                    if task.or_stop { tasked(mutex.run_or_stop(key, body)) } else { tasked(mutex.run(key, body)) };
+            }
+            Start::Ticket(name, by) => {
+                self.reference.ticket(name);
+                let key = self.key(name);
+                self.add(match by {
+                    By::Ref => Thing::Ticket(mutex.ticket(key)),
+                    By::Arc => Thing::TicketArc(mutex.ticket_arc(key)),
+                });
+            }
+            Start::TicketIf(name, by, admit) => return self.ticket_if(name, by, admit),
+        }
+        Ok(())
+    }
+
+    fn ticket_if(&mut self, name: Name, by: By, admit: Admit) -> Result<(), String> {
+        let (mutex, ahead) = (self.mutex, self.reference.members(name));
+        let expected = self.reference.ticket_if(name, admit);
+        let key = self.key(name);
+        let mut seen = None;
+        let decide = |ahead| {
+            seen = Some(ahead);
+            admit.limit().map_or_else(|| panic_as_planned(), |limit| ahead < limit)
+        };
+        let call = AssertUnwindSafe(|| match by {
+            By::Ref => mutex.ticket_if(key, decide).map(Thing::Ticket),
+            By::Arc => mutex.ticket_arc_if(key, decide).map(Thing::TicketArc),
+        });
+        let found = catch_unwind(call).unwrap_or_else(|payload| {
+            unplanned(payload);
+            None
+        });
+        let admitted = found.is_some();
+        self.add(found.unwrap_or(Thing::Gone));
+        same(|| "how many are ahead, as told".into(), Some(ahead), seen)?;
+        same(|| "admitted".into(), expected, admitted)
+    }
+
+    fn poll(&mut self, id: Id, waker: Spare) -> Result<(), String> {
+        let expected = self.reference.poll(id, waker);
+        self.note(|| format!("#{id}: poll with waker {waker:?}: {expected:?}"));
+        let actor = &mut self.actors[id];
+        let own = Waker::from(actor.wakers[waker as usize].clone());
+        let polled = catch_unwind(AssertUnwindSafe(|| actor.thing.poll(&mut Context::from_waker(&own))));
+        if !matches!(polled, Ok(Poll::Pending)) {
+            actor.thing = Thing::Gone;
+        }
+        let found = match polled {
+            Ok(Poll::Pending) => Polled::Pending,
+            Ok(Poll::Ready(Output::Held(held))) => {
+                actor.thing = Thing::Held(held);
+                Polled::Guard
+            }
+            Ok(Poll::Ready(Output::GaveUp)) => Polled::GaveUp,
+            Ok(Poll::Ready(Output::Tasked(Err(Stopped)))) => Polled::Stopped,
+            Ok(Poll::Ready(Output::Tasked(Ok(result)))) => Polled::Finished(result),
+            Err(payload) => {
+                unplanned(payload);
+                Polled::Panicked
+            }
+        };
+        same(|| "the poll's result".into(), expected, found)
+    }
+}
+
+/// Lives in a task's body: when it goes, its key must still be locked.
+struct Sentinel<'a, S: BuildHasher> {
+    mutex: &'a Arc<Mutex<S>>,
+    name: Name,
+    late: Rc<Cell<bool>>,
+    begun: bool,
+}
+
+impl<S: BuildHasher> Drop for Sentinel<'_, S> {
+    fn drop(&mut self) {
+        if self.begun && !self.mutex.is_locked(&self.name) {
+            self.late.set(true);
+        }
+    }
+}
+
+fn held<'a, S, G: 'a>(future: impl Future<Output = G> + 'a, wrap: fn(G) -> Held<'a, S>) -> Thing<'a, S> {
+    Thing::future(async move { Output::Held(wrap(future.await)) })
+}
+
+fn tasked<'a, S>(future: impl Future<Output = Tasked> + 'a) -> Thing<'a, S> {
+    Thing::future(async move { Output::Tasked(future.await) })
+}

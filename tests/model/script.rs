@@ -1,0 +1,119 @@
+//! What a script is made of.
+
+use std::fmt;
+
+use arbitrary::Arbitrary;
+
+macro_rules! vocabulary {
+    ($($item:item)*) => {
+        $(
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
+            #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+            $item
+        )*
+    };
+}
+
+vocabulary! {
+    /// A key. Few, so that they meet.
+    pub(crate) enum Name {
+        A,
+        B,
+        C,
+    }
+
+    /// Borrow the mutex, or own a share in it.
+    pub(crate) enum By {
+        Ref,
+        Arc,
+    }
+
+    /// Each future has two wakers, so that it can be polled with another one than before.
+    pub(crate) enum Spare {
+        One,
+        Two,
+    }
+
+    /// Which one, of those that the operation can be done to: counted round and round.
+    pub(crate) struct Pick(pub(crate) u8);
+
+    /// What a task does in the end.
+    pub(crate) enum End {
+        Ok,
+        Err,
+        Panic,
+    }
+
+    /// Returns pending this often, then ends.
+    pub(crate) struct Task {
+        pub(crate) or_stop: bool,
+        pub(crate) long: bool,
+        pub(crate) end: End,
+    }
+
+    /// What an admission closure says.
+    pub(crate) enum Admit {
+        Never,
+        IfFree,
+        IfFewerThanTwo,
+        IfFewerThanThree,
+        Panic,
+    }
+
+    pub(crate) enum Start {
+        Lock(Name, By),
+        TryLock(Name, By),
+        /// Only done if the key is free: there is one thread.
+        LockBlocking(Name, By),
+        LockUnless(Name),
+        LockMany([Option<Name>; 3], By),
+        Run(Name, Task),
+        Ticket(Name, By),
+        TicketIf(Name, By, Admit),
+    }
+
+    pub(crate) enum Op {
+        /// Calls a method, and keeps what it returns. Futures are not polled yet.
+        Start(Start),
+        /// Polls a future or a ticket.
+        #[cfg_attr(test, proptest(weight = 3))]
+        Poll(Pick, Spare),
+        /// Drops a future, a ticket or a guard, whatever its state.
+        Drop(Pick),
+        /// Calls `stop` of a guard.
+        StopGuard(Pick),
+        /// Calls `stop` of the mutex.
+        StopKey(Name),
+        /// Makes the signal of a `lock_unless` ready.
+        Signal(Pick),
+        /// Makes a ticket run a task.
+        RunTicket(Pick, Task),
+    }
+}
+
+impl Admit {
+    /// The limit below which it admits; `None`: it panics.
+    pub(crate) fn limit(self) -> Option<usize> {
+        match self {
+            Self::Never => Some(0),
+            Self::IfFree => Some(1),
+            Self::IfFewerThanTwo => Some(2),
+            Self::IfFewerThanThree => Some(3),
+            Self::Panic => None,
+        }
+    }
+}
+
+/// Prints one operation on a line.
+#[derive(Clone, Arbitrary)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+pub(crate) struct Script {
+    #[cfg_attr(test, proptest(strategy = "proptest::collection::vec(proptest::arbitrary::any::<Op>(), 0..80)"))]
+    pub(crate) ops: Vec<Op>,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ops.iter().try_for_each(|op| write!(f, "\n    {op:?}"))
+    }
+}
