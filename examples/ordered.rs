@@ -1,0 +1,77 @@
+//! Messages of many senders, worked on by several threads of smol, in the order of arrival for each sender.
+//!
+//! A lock alone keeps two messages of one sender apart, but it serves them as they come to the lock, and
+//! executors promise no order there. A ticket, taken when the message arrives, fixes its place.
+//!
+//! `cargo run --release --example ordered`
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use async_mutex_lite::{KeyedMutex, TicketArc};
+use smol::future::yield_now;
+use smol::{Executor, block_on, channel};
+
+const SENDERS: usize = 8;
+const MESSAGES: usize = 50;
+const THREADS: usize = 4;
+
+struct Message {
+    sender: usize,
+    number: usize,
+}
+
+struct Desk {
+    mutex: Arc<KeyedMutex<usize>>,
+    /// What was worked on, by sender, in this order.
+    done: [Mutex<Vec<usize>>; SENDERS],
+}
+
+impl Desk {
+    async fn handle(&self, message: Message, ticket: Option<TicketArc<usize>>) {
+        // Whatever comes before the turn, decoding for one, takes the first messages longest here.
+        for _ in message.number..MESSAGES {
+            yield_now().await;
+        }
+        let _guard = match ticket {
+            Some(ticket) => ticket.await,
+            None => self.mutex.lock_arc(message.sender).await,
+        };
+        self.done[message.sender].lock().unwrap().push(message.number);
+    }
+}
+
+/// Works through all messages. Returns how many pairs of one sender's messages ended up the wrong way round.
+pub(crate) fn inversions(tickets: bool, threads: usize) -> usize {
+    let desk = Desk { mutex: Arc::default(), done: [const { Mutex::new(Vec::new()) }; SENDERS] };
+    let executor = Executor::new();
+    let arrivals = (0..MESSAGES).flat_map(|number| (0..SENDERS).map(move |sender| Message { sender, number }));
+    let tasks: Vec<_> = arrivals
+        .map(|message| {
+            let ticket = tickets.then(|| desk.mutex.ticket_arc(message.sender));
+            executor.spawn(desk.handle(message, ticket))
+        })
+        .collect();
+
+    let (open, closed) = channel::bounded::<()>(1);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| block_on(executor.run(closed.recv())));
+        }
+        tasks.into_iter().for_each(block_on);
+        drop(open);
+    });
+    let done = desk.done.iter().map(|done| done.lock().unwrap());
+    done.map(|done| (1..MESSAGES).map(|at| done[..at].iter().filter(|one| **one > done[at]).count()).sum::<usize>())
+        .sum()
+}
+
+pub(crate) fn main() -> ExitCode {
+    let (without, with) = (inversions(false, THREADS), inversions(true, THREADS));
+    let pairs = SENDERS * MESSAGES * (MESSAGES - 1) / 2;
+    println!("{SENDERS} senders, {MESSAGES} messages each, {THREADS} threads, {pairs} pairs of one sender's messages");
+    println!("without tickets: {without} pairs the wrong way round");
+    println!("with tickets:    {with}");
+    if with == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

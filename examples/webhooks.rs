@@ -1,0 +1,67 @@
+//! Webhooks that are delivered several times at once, on async-std: each event is processed once.
+//!
+//! `cargo run --release --example webhooks`
+
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use async_mutex_lite::KeyedMutex;
+use async_std::task;
+
+const EVENTS: usize = 5;
+const DELIVERIES: usize = 4;
+
+#[derive(Default)]
+struct Inbox {
+    mutex: KeyedMutex<usize>,
+    done: Mutex<HashSet<usize>>,
+    processed: AtomicUsize,
+}
+
+impl Inbox {
+    /// Between the question whether the event was processed and the note that it was, others come in.
+    async fn process_unless_done(&self, event: usize) {
+        if self.done.lock().unwrap().contains(&event) {
+            return;
+        }
+        for _ in 0..10 {
+            task::yield_now().await; // the work
+        }
+        self.processed.fetch_add(1, Relaxed);
+        self.done.lock().unwrap().insert(event);
+    }
+
+    async fn deliver(&self, event: usize, locked: bool) {
+        if locked {
+            let _guard = self.mutex.lock(event).await;
+            self.process_unless_done(event).await;
+        } else {
+            self.process_unless_done(event).await;
+        }
+    }
+}
+
+/// Delivers every event several times at once. Returns how often any was processed.
+pub(crate) fn processed(locked: bool) -> usize {
+    let inbox = Arc::new(Inbox::default());
+    let deliveries: Vec<_> = (0..EVENTS * DELIVERIES)
+        .map(|number| {
+            let inbox = inbox.clone();
+            task::spawn(async move { inbox.deliver(number % EVENTS, locked).await })
+        })
+        .collect();
+    for delivery in deliveries {
+        task::block_on(delivery);
+    }
+    inbox.processed.load(Relaxed)
+}
+
+pub(crate) fn main() -> ExitCode {
+    let (without, with) = (processed(false), processed(true));
+    println!("{EVENTS} events, each delivered {DELIVERIES} times at once");
+    println!("without the mutex: processed {without} times");
+    println!("with the mutex:    processed {with} times, each once");
+    if with == EVENTS { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
