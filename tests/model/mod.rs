@@ -6,6 +6,7 @@
 //! `waiting`, `is_locked` and `len` say of each key, which tasks were called, how many keys are alive.
 //!
 //! proptest (tests/model.rs), the fuzzer (fuzz/) and the soak (tests/soak.rs) all use this one module.
+#![allow(clippy::std_instead_of_core, reason = "tests have the standard library")]
 
 pub(crate) mod driver;
 pub(crate) mod reference;
