@@ -1,0 +1,54 @@
+//! A static mutex and a heap of 4 KiB: how many keys can be locked at once, what is left of that
+//! afterwards, and what happens when the heap is exhausted.
+#![no_std]
+#![no_main]
+
+use core::mem::forget;
+use core::panic::PanicInfo;
+
+use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
+use firmware::{Heap, exit, machine, println};
+use portable_atomic::{AtomicU32, Ordering::Relaxed};
+use static_cell::StaticCell;
+
+#[global_allocator]
+static HEAP: Heap = Heap::new();
+
+static LOCKS: KeyedMutex<u32> = KeyedMutex::new();
+static FITTED: AtomicU32 = AtomicU32::new(0);
+
+const SIZE: usize = 4096;
+
+/// As many must fit.
+const KEYS: usize = 24;
+
+#[machine::entry]
+fn main() -> ! {
+    static MEMORY: StaticCell<[u8; SIZE]> = StaticCell::new();
+    HEAP.init(&MEMORY);
+    let mut guards: [Option<KeyedMutexGuard<'_, u32>>; KEYS] = [const { None }; KEYS];
+    for (key, guard) in (0..).zip(&mut guards) {
+        *guard = LOCKS.try_lock(key);
+        assert!(guard.is_some());
+    }
+    println!("{} keys locked: {} of {SIZE} bytes in use", LOCKS.len(), HEAP.used());
+    drop(guards);
+    assert!(LOCKS.is_empty());
+    println!("no key locked: {} bytes in use, {} at the peak", HEAP.used(), HEAP.peak());
+
+    for key in 0.. {
+        forget(LOCKS.try_lock(key).expect("nobody else locks"));
+        FITTED.store(key + 1, Relaxed);
+    }
+    unreachable!("the heap has an end");
+}
+
+/// Without `std`, an allocation that fails is a panic, and a panic does not return. The key that found no
+/// room is not locked, and all others are as they were; but a handler that wants to go on must restart.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let fitted = FITTED.load(Relaxed);
+    println!("{fitted} keys fitted; then: {}", info.message());
+    let as_foretold = HEAP.is_exhausted() && fitted as usize >= KEYS;
+    exit(if as_foretold { 0 } else { 1 })
+}
