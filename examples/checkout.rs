@@ -37,9 +37,9 @@ const LANES: usize = 8;
 const COLUMNS: usize = 64;
 const NAME: usize = 12;
 
-pub(crate) fn main() -> ExitCode {
+fn main() -> ExitCode {
     let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
-    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
     let input = match &arguments[..] {
         [] => Ok(SAMPLE.into()),
         [dash] if dash == "-" => read_all(io::stdin()),
@@ -53,7 +53,7 @@ pub(crate) fn main() -> ExitCode {
     match input {
         Ok(input) => checkout(&input, colour, &mut io::stdout(), &mut io::stderr()),
         Err(error) => {
-            let name = arguments.first().map_or("", String::as_str);
+            let name = arguments.first().map_or("".into(), |name| name.to_string_lossy());
             show(&mut io::stderr(), &format!("checkout: {name}: {error}\n"), ExitCode::from(2))
         }
     }
@@ -321,7 +321,7 @@ pub(crate) fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) 
             lane(&mut text, colour, user, numbers.iter().map(|number| day.spans[*number]), end);
         }
         if users.len() > LANES {
-            let _ = writeln!(text, "{:>NAME$}   and {} more", "", count(users.len() - LANES, "user"));
+            let _ = writeln!(text, "{:>NAME$}   and {}", "", count(users.len() - LANES, "more user"));
         }
         let at_once = users.iter().map(|(_, numbers)| most_at_once(day, numbers)).max().unwrap_or(0);
         let paid = day.shipped - day.lost;
