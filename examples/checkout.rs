@@ -77,8 +77,13 @@ pub(crate) fn checkout(input: &[u8], colour: bool, out: &mut impl Write, err: &m
     let without = serve(&orders, None, pace, THREADS);
     let with = serve(&orders, Some(&KeyedMutex::new()), pace, THREADS);
 
+    conclude(&orders, &without, &with, colour, out)
+}
+
+/// Shows both days. Money that is lost with the mutex is a failure.
+pub(crate) fn conclude(orders: &[Order], without: &Day, with: &Day, colour: bool, out: &mut impl Write) -> ExitCode {
     let status = if with.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    show(out, &report(&orders, &without, &with, colour), status)
+    show(out, &report(orders, without, with, colour), status)
 }
 
 /// Writes it all. A reader that has seen enough (`| head`) is no failure; anything else is.
@@ -306,7 +311,7 @@ fn money(cents: u128) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
 }
 
-pub(crate) fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) -> String {
+fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) -> String {
     let users = by_user(orders);
     let ended = |day: &Day| day.spans.iter().map(|span| span.ended).max().unwrap_or_default();
     let end = ended(without).max(ended(with));

@@ -42,8 +42,10 @@ fn the_checkout_loses_money_without_the_mutex() {
     // On one thread everybody reads before anybody writes: the last one of each user wins.
     let day = checkout::serve(&orders, None, Duration::ZERO, 1);
     assert_eq!((day.shipped, day.lost), (1450, 300));
-    let day = checkout::serve(&orders, Some(&KeyedMutex::new()), Duration::ZERO, 1);
-    assert_eq!((day.shipped, day.lost), (1450, 0));
+    let kept = checkout::serve(&orders, Some(&KeyedMutex::new()), Duration::ZERO, 1);
+    assert_eq!((kept.shipped, kept.lost), (1450, 0));
+    assert_eq!(checkout::conclude(&orders, &day, &kept, true, &mut io::sink()), ExitCode::SUCCESS);
+    assert_eq!(checkout::conclude(&orders, &kept, &day, true, &mut io::sink()), ExitCode::FAILURE);
 }
 
 #[test]
