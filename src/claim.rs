@@ -95,16 +95,18 @@ impl<M: Handle> Drop for Claim<M> {
 }
 
 impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
-    /// Claims the key if it is free: the fast path, short, and the same for all. Else everything is given
-    /// back, with the hash.
+    /// Claims the key if it is free.
     #[inline]
-    pub(crate) fn free(mutex: M, key: M::Key) -> Result<Self, (M, u64, Option<M::Key>)> {
+    pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self> {
         let hash = mutex.mutex().hash(&key);
-        let mut key = Some(key);
-        match mutex.mutex().table.claim_free(hash, &mut key) {
-            Some(place) => Ok(Self { mutex, place, state: State::Holds }),
-            None => Err((mutex, hash, key)),
-        }
+        let ticket = mutex.mutex().table.claim_free(hash, key).ok()?;
+        Some(Self::first(mutex, hash, ticket))
+    }
+
+    /// A claim that made its slot.
+    #[inline]
+    fn first(mutex: M, hash: u64, ticket: u64) -> Self {
+        Self { mutex, place: Place { hash, id: ticket, ticket }, state: State::Holds }
     }
 
     /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.
@@ -116,9 +118,10 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         wrap: impl FnOnce(Self) -> T,
     ) -> impl Future<Output = T> {
         async move {
-            let (mutex, hash, key) = match Self::free(mutex, key) {
-                Ok(claim) => return wrap(claim),
-                Err(busy) => busy,
+            let hash = mutex.mutex().hash(&key);
+            let key = match mutex.mutex().table.claim_free(hash, key) {
+                Ok(ticket) => return wrap(Self::first(mutex, hash, ticket)),
+                Err(key) => key,
             };
             // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
             // only then leaves the list. The other way round, a token given in between would be lost.
@@ -149,11 +152,12 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     pub(crate) fn join(
         mutex: M,
         hash: u64,
-        mut key: Option<M::Key>,
+        key: M::Key,
         stoppable: bool,
         admit: impl FnOnce(usize) -> bool,
         enter: impl FnOnce(&Arc<Event>),
     ) -> Option<Self> {
+        let mut key = Some(key);
         let place = mutex.mutex().table.claim(hash, &mut key, stoppable, admit, enter)?;
         let state = match stoppable {
             _ if place.is_first() => State::Holds,
@@ -168,9 +172,10 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     /// Claims the key and blocks the thread until it has come.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub(crate) fn block(mutex: M, key: M::Key) -> Self {
-        let (mutex, hash, key) = match Self::free(mutex, key) {
-            Ok(claim) => return claim,
-            Err(busy) => busy,
+        let hash = mutex.mutex().hash(&key);
+        let key = match mutex.mutex().table.claim_free(hash, key) {
+            Ok(ticket) => return Self::first(mutex, hash, ticket),
+            Err(key) => key,
         };
         let mut waiting = None;
         let enter = |event: &Arc<Event>| waiting = Some((event.listen(), event.clone()));

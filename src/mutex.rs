@@ -170,7 +170,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[inline]
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
-        Claim::free(self, key).ok().map(KeyedMutexGuard)
+        Claim::free(self, key).map(KeyedMutexGuard)
     }
 
     /// Like [`lock`](Self::lock), but blocks the thread.
@@ -214,7 +214,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
     #[cfg(target_has_atomic = "ptr")]
     pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
-        Claim::free(self.clone(), key).ok().map(KeyedMutexGuardArc)
+        Claim::free(self.clone(), key).map(KeyedMutexGuardArc)
     }
 
     /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.

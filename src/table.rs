@@ -56,11 +56,11 @@ impl<K> Shard<K> {
 
     /// Makes a slot for a key that has none. Its first claim has the token.
     #[inline(always)]
-    fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<Place> {
+    fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<u64> {
         let ticket = draw(&mut self.next);
         let key = key.take()?;
         self.slots.insert(Slot { key, hash, id: ticket, members: 1, stoppable: 0, stopped: 0, event: None });
-        Some(Place { hash, id: ticket, ticket })
+        Some(ticket)
     }
 
     /// Counts a claim out. The short way is for a key that nobody else wants.
@@ -196,7 +196,8 @@ impl<K> Table<K> {
             let Shard { slots, next, spare } = shard;
             let wanted = key.as_ref()?;
             let Some(slot) = slots.find(hash, |slot| slot.key == *wanted) else {
-                return if admit(0) { shard.open(hash, key) } else { None };
+                let ticket = if admit(0) { shard.open(hash, key) } else { None };
+                return ticket.map(|ticket| Place { hash, id: ticket, ticket });
             };
             if !admit(slot.members as usize) {
                 return None;
@@ -209,19 +210,25 @@ impl<K> Table<K> {
         })
     }
 
-    /// The same for those who want the key only if it is free: no queue, no event.
+    /// The same for those who want the key only if it is free: no queue, no event. Returns the ticket, or
+    /// the key if it is busy.
     #[inline]
-    pub(crate) fn claim_free(&self, hash: u64, key: &mut Option<K>) -> Option<Place>
+    pub(crate) fn claim_free(&self, hash: u64, key: K) -> Result<u64, K>
     where
         K: Eq,
     {
-        self.with(hash, |shard| {
+        let mut key = Some(key);
+        let ticket = self.with(hash, |shard| {
             let wanted = key.as_ref()?;
             match shard.slots.find(hash, |slot| slot.key == *wanted) {
                 Some(_) => None,
-                None => shard.open(hash, key),
+                None => shard.open(hash, &mut key),
             }
-        })
+        });
+        match key {
+            Some(key) => Err(key),
+            None => Ok(ticket.unwrap_or_default()),
+        }
     }
 
     /// Gives up a claim that has the token: hands it to the next in the queue, or forgets the key.

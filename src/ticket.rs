@@ -24,7 +24,7 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Queued<M> {
     fn join(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Self> {
         let hash = mutex.mutex().hash(&key);
         let mut waiting = None;
-        let claim = Claim::join(mutex, hash, Some(key), true, admit, |event| {
+        let claim = Claim::join(mutex, hash, key, true, admit, |event| {
             let mut turn = Box::pin(turn(event.clone()));
             enter(turn.as_mut());
             waiting = Some(turn as _);
