@@ -1,11 +1,177 @@
-use async_mutex_lite::*;
+//! What the types are, at compile time: `Send`, `Sync`, unwind safety, variance, bounds; and how they print.
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::hash_map;
+use std::error::Error;
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::BuildHasherDefault;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use async_mutex_lite::{
+    DefaultHasher, KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc, RandomState,
+    Stopped, Ticket, TicketArc,
+};
+use common::now;
+
+/// A key that cannot be printed.
+#[derive(PartialEq, Eq, Hash)]
+struct Key(u8);
+
+/// A hasher that is not `Default`, not `Clone`, not unwind safe.
+struct Hasher(fn() -> hash_map::DefaultHasher, #[allow(dead_code)] Cell<u8>);
+
+impl std::hash::BuildHasher for Hasher {
+    type Hasher = hash_map::DefaultHasher;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0()
+    }
+}
+
+fn send<T: Send>(value: T) -> T {
+    value
+}
+
+fn is_static<T: 'static>(value: T) -> T {
+    value
+}
+
 #[test]
-fn sizes() {
-    let m: KeyedMutex<u64> = KeyedMutex::new();
-    println!("lock u64 {}", size_of_val(&m.lock(0)));
-    let s: KeyedMutex<String> = KeyedMutex::new();
-    println!("lock String {}", size_of_val(&s.lock(String::new())));
-    println!("run {}", size_of_val(&m.run(0, async || ())));
-    println!("guard {}", size_of_val(&m.try_lock(0)));
-    println!("mutex {}", size_of_val(&m));
+fn a_mutex_and_its_guards_are_send_and_sync_when_the_key_is_send() {
+    fn send_sync<T: Send + Sync + Debug>() {}
+    type PlainKey = std::cell::Cell<u8>; // `Send`, not `Sync`
+    send_sync::<KeyedMutex<PlainKey>>();
+    send_sync::<KeyedMutexGuard<'_, PlainKey>>();
+    send_sync::<KeyedMutexGuardArc<PlainKey>>();
+    send_sync::<KeyedMutexGuards<'_, PlainKey>>();
+    send_sync::<KeyedMutexGuardsArc<PlainKey>>();
+    send_sync::<Stopped>();
+    send_sync::<RandomState>();
+    send_sync::<DefaultHasher>();
+    fn ticket<T: Send + Unpin + Debug>() {}
+    ticket::<Ticket<'_, PlainKey>>();
+    ticket::<TicketArc<PlainKey>>();
+}
+
+#[test]
+fn a_mutex_may_be_used_after_a_panic_whatever_its_key_and_hasher() {
+    fn unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
+    unwind_safe::<KeyedMutex<Rc<Cell<u8>>, Hasher>>();
+    unwind_safe::<KeyedMutex<u8>>();
+}
+
+#[test]
+fn futures_are_send_when_their_parts_are() {
+    let mutex = Arc::new(KeyedMutex::<String>::new());
+    let key = || String::from("key");
+    drop(send(mutex.lock(key())));
+    drop(is_static(send(mutex.lock_arc(key()))));
+    drop(send(mutex.run(key(), async || futures_lite::future::yield_now().await)));
+    drop(send(mutex.run_or_stop(key(), async || Ok::<_, Stopped>(()))));
+    drop(send(mutex.ticket(key()).run(async || ())));
+    drop(is_static(send(mutex.ticket_arc(key()).run_or_stop(async || Err::<(), _>(())))));
+    drop(send(mutex.lock_many([key()])));
+    drop(is_static(send(mutex.lock_many_arc([key()]))));
+    drop(send(mutex.lock_unless(key(), async {})));
+    // A task that borrows, and one that is not `Send` on an executor of one thread.
+    let mut borrowed = 0;
+    let task = async || borrowed += 1;
+    now(send(mutex.run(key(), task))).unwrap();
+    assert_eq!(borrowed, 1);
+    let shared = Rc::new(Cell::new(0));
+    now(mutex.run(key(), async || shared.set(1))).unwrap();
+    assert_eq!(shared.get(), 1);
+}
+
+#[test]
+fn a_run_may_be_spawned_on_executors_with_threads() {
+    static MUTEX: KeyedMutex<u32> = KeyedMutex::new();
+    let task = smol::spawn(MUTEX.run(1, async || 2));
+    assert_eq!(smol::block_on(task), Ok(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let task = runtime.spawn(async { MUTEX.run_or_stop(1, async || Ok::<_, Stopped>(3)).await });
+    assert_eq!(runtime.block_on(task).unwrap(), Ok(Ok(3)));
+}
+
+#[test]
+fn keys_need_neither_clone_nor_static_and_hashers_not_default() {
+    let text = String::from("borrowed");
+    let mutex = KeyedMutex::with_hasher(Hasher(hash_map::DefaultHasher::new, Cell::new(0)));
+    drop(now(mutex.lock(text.as_str())));
+    assert!(!mutex.is_locked("borrowed"));
+    let owned: KeyedMutex<Box<dyn FnOnce()>, Hasher> =
+        KeyedMutex::with_hasher(Hasher(hash_map::DefaultHasher::new, Cell::new(0)));
+    assert_eq!(owned.len(), 0); // `len` asks nothing of the key
+}
+
+#[test]
+fn keys_can_be_asked_for_by_what_they_borrow_as() {
+    let mutex = KeyedMutex::<String>::new();
+    let guard = now(mutex.lock(String::from("alice")));
+    assert!(mutex.is_locked("alice") && !mutex.is_locked("bob"));
+    assert_eq!((mutex.waiting("alice"), mutex.stop("alice")), (0, 0));
+    drop(guard);
+}
+
+#[test]
+fn a_guard_of_a_longer_life_may_stand_for_one_of_a_shorter() {
+    fn shorten<'a>(guard: KeyedMutexGuard<'static, &'static str>) -> KeyedMutexGuard<'a, &'static str> {
+        guard
+    }
+    static MUTEX: KeyedMutex<&str> = KeyedMutex::new();
+    drop(shorten(MUTEX.try_lock("key").unwrap()));
+}
+
+#[test]
+fn default_and_new_are_the_same() {
+    let mutex: KeyedMutex<u8, BuildHasherDefault<hash_map::DefaultHasher>> = KeyedMutex::default();
+    assert!(mutex.is_empty());
+    const NEW: KeyedMutex<u8> = KeyedMutex::new();
+    assert!(NEW.is_empty());
+    const WITH: KeyedMutex<u8, RandomState> = KeyedMutex::with_hasher(RandomState::new());
+    assert!(WITH.is_empty());
+}
+
+#[test]
+fn they_print_without_asking_anything_of_the_key() {
+    let mutex = Arc::new(KeyedMutex::<Key>::new());
+    let key = || Key(1);
+    let guard = mutex.try_lock(key()).unwrap();
+    assert_eq!(format!("{mutex:?}"), "KeyedMutex { len: 1, .. }");
+    assert_eq!(format!("{guard:?}"), "KeyedMutexGuard { .. }");
+    assert_eq!(format!("{:?}", mutex.ticket(key())), "Ticket { .. }");
+    assert_eq!(format!("{:?}", mutex.ticket_arc(key())), "TicketArc { .. }");
+    drop(guard);
+    assert_eq!(format!("{:?}", mutex.try_lock_arc(key()).unwrap()), "KeyedMutexGuardArc { .. }");
+    let many = Arc::new(KeyedMutex::<u8>::new());
+    assert_eq!(format!("{:?}", now(many.lock_many([1, 2, 1]))), "KeyedMutexGuards { len: 2, .. }");
+    assert_eq!(format!("{:?}", now(many.lock_many_arc([1]))), "KeyedMutexGuardsArc { len: 1, .. }");
+    assert_eq!(format!("{RandomState:?}"), "RandomState");
+}
+
+#[test]
+fn stopped_is_an_error_like_others() {
+    fn error<T: Error + Copy + Eq + Send + Sync + 'static>(_: T) {}
+    error(Stopped);
+    fn question_mark() -> Result<(), Box<dyn Error>> {
+        Err(Stopped)?
+    }
+    assert!(question_mark().unwrap_err().is::<Stopped>());
+}
+
+#[test]
+fn a_future_of_lock_is_small() {
+    let mutex = KeyedMutex::<u64>::new();
+    let size = size_of_val(&mutex.lock(0));
+    println!("the future of lock(0_u64) takes {size} bytes");
+    assert!(size < 200);
+    fn output<T>(_: impl Future<Output = T>) -> usize {
+        size_of::<T>()
+    }
+    assert!(output(mutex.lock(0)) <= 40);
 }
