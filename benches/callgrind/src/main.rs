@@ -83,14 +83,20 @@ impl Wake for Flag {
 
 /// Tasks that queue for one key, without an executor.
 struct Queue<F> {
-    tasks: Vec<(Pin<Box<Option<F>>>, Arc<Flag>, Waker)>,
+    tasks: Vec<Task<F>>,
+}
+
+struct Task<F> {
+    future: Pin<Box<Option<F>>>,
+    woken: Arc<Flag>,
+    waker: Waker,
 }
 
 impl<F: Future> Queue<F> {
     fn new(lock: impl Fn() -> F) -> Self {
         let task = |_| {
-            let flag = Arc::new(Flag(AtomicBool::new(false)));
-            (Box::pin(None), flag.clone(), flag.into())
+            let woken = Arc::new(Flag(AtomicBool::new(false)));
+            Task { future: Box::pin(None), woken: woken.clone(), waker: woken.into() }
         };
         let mut queue = Self { tasks: (0..WAITERS).map(task).collect() };
         (0..WAITERS).for_each(|task| queue.join(task, lock()));
@@ -100,7 +106,7 @@ impl<F: Future> Queue<F> {
     /// Drops the task's future, if it has one, and queues at the end.
     #[inline(never)]
     fn join(&mut self, task: usize, lock: F) {
-        let (future, _, waker) = &mut self.tasks[task];
+        let Task { future, waker, .. } = &mut self.tasks[task];
         future.set(Some(lock));
         let future = future.as_mut().as_pin_mut().unwrap();
         assert!(future.poll(&mut Context::from_waker(waker)).is_pending());
@@ -109,8 +115,8 @@ impl<F: Future> Queue<F> {
     /// Polls the task, which must have been woken, and returns its guard.
     #[inline(never)]
     fn served(&mut self, task: usize) -> F::Output {
-        let (future, flag, waker) = &mut self.tasks[task];
-        assert!(flag.0.swap(false, Relaxed), "the first in the queue was not woken");
+        let Task { future, woken, waker } = &mut self.tasks[task];
+        assert!(woken.0.swap(false, Relaxed), "the first in the queue was not woken");
         match future.as_mut().as_pin_mut().unwrap().poll(&mut Context::from_waker(waker)) {
             Poll::Ready(guard) => guard,
             Poll::Pending => panic!("woken for nothing"),

@@ -1,0 +1,388 @@
+//! The work that each lock does, and how it is timed. Every work checks exclusion while it measures.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Instant;
+
+use async_executor::LocalExecutor;
+use futures_lite::future::{block_on, yield_now};
+
+use crate::rivals::*;
+
+/// One measurement.
+#[derive(Clone, Copy)]
+pub struct Sample {
+    /// Nanoseconds for each operation.
+    pub nanos: f64,
+    /// How many operations in a hundred went to another task than the one before: few, where a lock lets
+    /// newcomers pass those that wait.
+    pub handed: f64,
+}
+
+/// A lock, set up for a work, ready to be measured again and again.
+pub struct Contestant {
+    pub name: &'static str,
+    pub measure: Box<dyn FnMut() -> Sample>,
+}
+
+/// Contestants live as long as the program: their futures may be kept between measurements.
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn sample(operations: usize, work: impl FnOnce()) -> Sample {
+    let start = Instant::now();
+    work();
+    Sample { nanos: start.elapsed().as_nanos() as f64 / operations as f64, handed: 100.0 }
+}
+
+fn contestant(name: &'static str, measure: impl FnMut() -> Sample + 'static) -> Contestant {
+    Contestant { name, measure: Box::new(measure) }
+}
+
+/// A cell for each key, taken while the key is held. Loads and stores alone, to add little: two that are
+/// inside at once may be missed now and then, but not a million times.
+struct Cells(Box<[AtomicU8]>);
+
+impl Cells {
+    fn new(keys: usize) -> Self {
+        Self((0..keys).map(|_| AtomicU8::new(0)).collect())
+    }
+
+    #[inline]
+    fn enter(&self, key: usize) {
+        assert_eq!(self.0[key].load(Relaxed), 0, "two hold one key");
+        self.0[key].store(1, Relaxed);
+    }
+
+    #[inline]
+    fn leave(&self, key: usize) {
+        assert_eq!(self.0[key].load(Relaxed), 1, "two held one key");
+        self.0[key].store(0, Relaxed);
+    }
+}
+
+pub fn number(index: usize) -> u64 {
+    index as u64
+}
+
+pub fn name(index: usize) -> String {
+    format!("user-{index:010}")
+}
+
+/// The keys of a work, in the order in which they are used.
+fn keys<K: Key>(keys: usize, key: fn(usize) -> K) -> &'static [K] {
+    leak((0..keys).map(key).collect::<Vec<_>>())
+}
+
+/// Locks and unlocks `count` keys in turn, on one thread, while `held` others are held.
+pub fn cycle<K: Key, R: Rival<K>>(key: fn(usize) -> K, count: usize, held: usize, operations: usize) -> Contestant {
+    let rival: &R = leak(R::new());
+    let keys = keys(count + held, key);
+    let cells = Cells::new(count);
+    let guards: Vec<_> = keys[count..].iter().map(|key| block_on(rival.lock(key))).collect();
+    contestant(R::NAME, move || {
+        black_box(&guards);
+        sample(operations, || {
+            block_on(async {
+                let mut at = 0;
+                for _ in 0..operations {
+                    let guard = rival.lock(&keys[at]).await;
+                    cells.enter(at);
+                    black_box(&guard);
+                    cells.leave(at);
+                    drop(guard);
+                    at = if at + 1 == count { 0 } else { at + 1 };
+                }
+            });
+        })
+    })
+}
+
+/// The same, running a trivial task under the key.
+pub fn run<K: Key, R: Rival<K>>(key: fn(usize) -> K, count: usize, operations: usize) -> Contestant {
+    let rival: &R = leak(R::new());
+    let keys = keys(count, key);
+    let cells = Cells::new(count);
+    contestant(R::NAME, move || {
+        sample(operations, || {
+            block_on(async {
+                let mut at = 0;
+                for _ in 0..operations {
+                    let task = async || {
+                        cells.enter(at);
+                        black_box(at);
+                        cells.leave(at);
+                    };
+                    rival.run(&keys[at], task).await;
+                    at = if at + 1 == count { 0 } else { at + 1 };
+                }
+            });
+        })
+    })
+}
+
+/// Locks as many keys as that, then unlocks them all. One operation is both.
+pub fn hold<R: Rival<u64>>(count: usize) -> Contestant {
+    let rival: &R = leak(R::new());
+    let keys = keys(count, number);
+    let cells = Cells::new(count);
+    let mut guards = Vec::with_capacity(count);
+    contestant(R::NAME, move || {
+        sample(count, || {
+            block_on(async {
+                for (at, key) in keys.iter().enumerate() {
+                    guards.push(rival.lock(key).await);
+                    cells.enter(at);
+                }
+            });
+            for (at, guard) in guards.drain(..).enumerate() {
+                cells.leave(at);
+                drop(guard);
+            }
+        })
+    })
+}
+
+/// Threads with `tasks` tasks each, which hold the keys that `pick` gives them across a yield.
+pub fn tasks<R: Rival<u64>>(
+    threads: usize,
+    tasks: usize,
+    operations: usize,
+    key_count: usize,
+    pick: fn(&mut fastrand::Rng) -> usize,
+) -> Contestant {
+    let rival: &R = leak(R::new());
+    let keys = keys(key_count, number);
+    let cells = Cells::new(key_count);
+    let each = operations / threads / tasks;
+    contestant(R::NAME, move || {
+        let one_thread = |thread: usize, start: &Barrier| {
+            let (last, handed) = (Cell::new(usize::MAX), Cell::new(0));
+            let executor = LocalExecutor::new();
+            let work = |task: usize| {
+                let (cells, last, handed) = (&cells, &last, &handed);
+                let mut random = fastrand::Rng::with_seed((thread * tasks + task) as u64);
+                async move {
+                    for _ in 0..each {
+                        let at = pick(&mut random);
+                        let guard = rival.lock(&keys[at]).await;
+                        cells.enter(at);
+                        handed.set(handed.get() + usize::from(last.replace(task) != task));
+                        yield_now().await;
+                        cells.leave(at);
+                        drop(guard);
+                    }
+                }
+            };
+            let tasks: Vec<_> = (0..tasks).map(|task| executor.spawn(work(task))).collect();
+            start.wait();
+            block_on(executor.run(async {
+                for task in tasks {
+                    task.await;
+                }
+            }));
+            handed.get()
+        };
+        let start = Barrier::new(threads + 1);
+        thread::scope(|scope| {
+            let (start, one_thread) = (&start, &one_thread);
+            let running: Vec<_> = (0..threads).map(|at| scope.spawn(move || one_thread(at, start))).collect();
+            start.wait();
+            let mut handed = 0;
+            let sample = sample(each * threads * tasks, || {
+                handed = running.into_iter().map(|thread| thread.join().expect("exclusion")).sum();
+            });
+            Sample { handed: 100.0 * handed as f64 / (each * threads * tasks) as f64, ..sample }
+        })
+    })
+}
+
+pub fn only_one(_: &mut fastrand::Rng) -> usize {
+    0
+}
+
+pub const ZIPF_KEYS: usize = 10_000;
+
+/// The n-th most frequent of the keys comes 1/n as often as the first.
+pub fn zipf(random: &mut fastrand::Rng) -> usize {
+    static SUMS: std::sync::LazyLock<Vec<f64>> = std::sync::LazyLock::new(|| {
+        let mut sum = 0.0;
+        let mut add = |share| {
+            sum += share;
+            sum
+        };
+        (1..=ZIPF_KEYS).map(|rank| add(1.0 / rank as f64)).collect()
+    });
+    let point = random.f64() * SUMS[ZIPF_KEYS - 1];
+    SUMS.partition_point(|&sum| sum < point).min(ZIPF_KEYS - 1)
+}
+
+/// Threads that cycle through keys of their own. One operation is one lock and unlock on any of them, in
+/// wall-clock time: half as long on two threads if nothing is shared.
+pub fn disjoint<R: Rival<u64>>(threads: usize, operations: usize) -> Contestant {
+    const EACH: usize = 512;
+    let rival: &R = leak(R::new());
+    let keys = keys(EACH * threads, number);
+    contestant(R::NAME, move || {
+        let one_thread = |thread: usize, start: &Barrier| {
+            let keys = &keys[thread * EACH..][..EACH];
+            let cells = Cells::new(EACH);
+            start.wait();
+            block_on(async {
+                for operation in 0..operations {
+                    let at = operation % EACH;
+                    let guard = rival.lock(&keys[at]).await;
+                    cells.enter(at);
+                    black_box(&guard);
+                    cells.leave(at);
+                    drop(guard);
+                }
+            });
+        };
+        let start = Barrier::new(threads + 1);
+        thread::scope(|scope| {
+            let (start, one_thread) = (&start, &one_thread);
+            let running: Vec<_> = (0..threads).map(|at| scope.spawn(move || one_thread(at, start))).collect();
+            start.wait();
+            sample(operations * threads, || running.into_iter().for_each(|thread| thread.join().expect("exclusion")))
+        })
+    })
+}
+
+pub fn all_threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Tasks that queue for one key, polled by hand: an executor costs more than a hand-over.
+struct Queue<F> {
+    tasks: Vec<Task<F>>,
+}
+
+struct Task<F> {
+    future: Pin<Box<Option<F>>>,
+    woken: Arc<Flag>,
+    waker: Waker,
+}
+
+impl<F: Future> Queue<F> {
+    fn new(tasks: usize) -> Self {
+        let task = |_| {
+            let woken = Arc::new(Flag(AtomicBool::new(false)));
+            Task { future: Box::pin(None), woken: woken.clone(), waker: woken.into() }
+        };
+        Self { tasks: (0..tasks).map(task).collect() }
+    }
+
+    /// Queues a task at the end.
+    fn join(&mut self, task: usize, lock: F) {
+        let Task { future, waker, .. } = &mut self.tasks[task];
+        future.set(Some(lock));
+        let future = future.as_mut().as_pin_mut().expect("just set");
+        assert!(future.poll(&mut Context::from_waker(waker)).is_pending(), "two hold one key");
+    }
+
+    /// Polls a task that was woken, and returns its guard.
+    fn served(&mut self, task: usize) -> F::Output {
+        let Task { future, woken, waker } = &mut self.tasks[task];
+        assert!(woken.0.swap(false, Relaxed), "the first in the queue was not woken");
+        match future.as_mut().as_pin_mut().expect("queued").poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(guard) => guard,
+            Poll::Pending => panic!("woken for nothing"),
+        }
+    }
+
+    fn cancel(&mut self, task: usize) {
+        self.tasks[task].future.set(None);
+    }
+}
+
+/// Hands one key round a queue of that length: unlock, poll the next, let it queue again.
+pub fn ring<R: Rival<u64>>(waiters: usize, operations: usize) -> Contestant {
+    let rival: &R = leak(R::new());
+    let key: &u64 = leak(7);
+    let mut guard = Some(block_on(rival.lock(key)));
+    let mut queue = Queue::new(waiters);
+    (0..waiters).for_each(|task| queue.join(task, rival.lock(key)));
+    let mut at = 0;
+    contestant(R::NAME, move || {
+        sample(operations, || {
+            for _ in 0..operations {
+                drop(guard.take());
+                guard = Some(queue.served(at));
+                queue.join(at, rival.lock(key));
+                at = if at + 1 == waiters { 0 } else { at + 1 };
+            }
+        })
+    })
+}
+
+/// Waiters that give up, in random order. One operation is one of them.
+pub fn cancel<R: Rival<u64>>(waiters: usize, operations: usize) -> Contestant {
+    let rival: &R = leak(R::new());
+    let key: &u64 = leak(7);
+    let guard = block_on(rival.lock(key));
+    let mut queue = Queue::new(waiters);
+    let mut order: Vec<usize> = (0..waiters).collect();
+    fastrand::Rng::with_seed(7).shuffle(&mut order);
+    contestant(R::NAME, move || {
+        black_box(&guard);
+        let rounds = operations.div_ceil(waiters);
+        let mut nanos = 0.0;
+        for _ in 0..rounds {
+            (0..waiters).for_each(|task| queue.join(task, rival.lock(key)));
+            nanos += sample(waiters, || order.iter().for_each(|&task| queue.cancel(task))).nanos;
+        }
+        Sample { nanos: nanos / rounds as f64, handed: 100.0 }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Locks nothing.
+    struct Broken;
+
+    impl Rival<u64> for Broken {
+        const NAME: &'static str = "broken";
+        type Guard<'a> = ();
+
+        fn new() -> Self {
+            Self
+        }
+
+        async fn lock<'a>(&'a self, _: &'a u64) {}
+    }
+
+    #[test]
+    #[should_panic = "two hold one key"]
+    fn a_queue_behind_a_lock_that_does_not_exclude_is_noticed() {
+        ring::<Broken>(3, 10);
+    }
+
+    #[test]
+    #[should_panic = "exclusion"]
+    fn tasks_that_overlap_are_noticed() {
+        (tasks::<Broken>(1, 3, 100, 1, only_one).measure)();
+    }
+}
