@@ -2,6 +2,7 @@
 //! once. Those who waited find it when they look again.
 //!
 //! `cargo run --release --example cache`
+#![allow(clippy::std_instead_of_core)] // examples have the standard library
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -13,6 +13,7 @@
 //!
 //! Blank lines and all after a `#` are skipped. A bad line is reported with its number and the reason, and
 //! the rest still runs. The exit status is 1 if money was lost with the mutex, 2 if the input cannot be read.
+#![allow(clippy::std_instead_of_core)] // examples have the standard library
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -117,7 +118,7 @@ pub(crate) fn parse(input: &[u8]) -> (Vec<Order<'_>>, String) {
 }
 
 fn parse_line(line: &[u8]) -> Result<Option<Order<'_>>, String> {
-    let line = str::from_utf8(line).map_err(|_| "not UTF-8".to_string())?;
+    let line = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_string())?;
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_whitespace();
     let Some(user) = words.next() else { return Ok(None) };

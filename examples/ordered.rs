@@ -4,6 +4,7 @@
 //! executors promise no order there. A ticket, taken when the message arrives, fixes its place.
 //!
 //! `cargo run --release --example ordered`
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)] // examples have the standard library
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,7 @@
 //! Webhooks that are delivered several times at once, on async-std: each event is processed once.
 //!
 //! `cargo run --release --example webhooks`
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)] // examples have the standard library
 
 use std::collections::HashSet;
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! The examples do what they say they do.
 #![cfg(not(any(loom, miri)))]
+#![allow(clippy::std_instead_of_core)] // tests have the standard library
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
