@@ -164,9 +164,10 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
             true => State::Stoppable,
             false => State::Waits,
         };
-        // From here on a panic, of the key's own `Drop` at the end of this function for one, leaves the
-        // queue in order.
-        Some(Self { mutex, place, state })
+        let claim = Self { mutex, place, state };
+        // Here, not at the end of the scope: if this panics, the claim is counted out.
+        drop(key);
+        Some(claim)
     }
 
     /// Claims the key and blocks the thread until it has come.

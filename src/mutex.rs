@@ -263,7 +263,17 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         signal: impl Future<Output = T>,
     ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
-        or(async { Ok(self.lock(key).await) }, async { Err(signal.await) }).await
+        // The guard is out here, so that a signal that panics when it is dropped unlocks the key.
+        let mut guard = None;
+        let lock = async {
+            guard = Some(self.lock(key).await);
+            None
+        };
+        let fired = or(lock, async { Some(signal.await) }).await;
+        match guard {
+            Some(guard) => Ok(guard),
+            None => Err(fired.expect("one of the two is ready")),
+        }
     }
 
     /// Stops the tasks that are queued for a key now, and returns how many. The holder goes on.

@@ -1,0 +1,435 @@
+//! Keys, hashers, tasks and wakers that panic, or use the mutex when they are least expected to.
+//!
+//! "Nothing is corrupted" is always shown the same way: afterwards the key goes through a queue of three in
+//! order, other keys lock and unlock, and nothing is left in the table.
+
+#![allow(unsafe_code)] // a waker that panics when it is cloned cannot be made otherwise
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::task::{RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread;
+
+use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc};
+use common::{Hand, OneHash, now, waiting};
+
+thread_local! {
+    /// What the keys of this thread do when they are hashed, compared or dropped.
+    static MISCHIEF: Cell<Mischief> = const { Cell::new(Mischief::None) };
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Mischief {
+    None,
+    PanicInHash,
+    PanicInEq,
+    PanicInDrop,
+    LockInHash,
+    LockInDrop,
+}
+
+static ELSEWHERE: KeyedMutex<Key> = KeyedMutex::new();
+
+/// Does it, once.
+fn mischief(when: Mischief) {
+    if MISCHIEF.get() == when {
+        MISCHIEF.set(Mischief::None);
+        // No message: these panics are expected, and many.
+        resume_unwind(Box::new(when));
+    }
+}
+
+#[derive(Debug)]
+struct Key(u32);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        mischief(Mischief::PanicInHash);
+        if MISCHIEF.get() == Mischief::LockInHash {
+            MISCHIEF.set(Mischief::None);
+            same_key_and_others(&ELSEWHERE);
+        }
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        mischief(Mischief::PanicInEq);
+        self.0 == other.0
+    }
+}
+
+impl Eq for Key {}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        if MISCHIEF.get() == Mischief::LockInDrop {
+            MISCHIEF.set(Mischief::None);
+            same_key_and_others(&ELSEWHERE);
+        }
+        if !thread::panicking() {
+            mischief(Mischief::PanicInDrop);
+        }
+    }
+}
+
+/// Uses all keys of a mutex, the one that is in the middle of something as far as that is possible.
+fn same_key_and_others(mutex: &KeyedMutex<Key>) {
+    drop(mutex.try_lock(Key(1)));
+    let _ = common::hand(mutex.lock(Key(1))).poll();
+    let guards: Vec<_> = (100..200).map(|key| mutex.try_lock(Key(key)).unwrap()).collect();
+    assert!(mutex.len() >= 100);
+    drop(guards);
+}
+
+#[track_caller]
+fn works<S: std::hash::BuildHasher>(mutex: &KeyedMutex<Key, S>) {
+    assert!(mutex.is_empty(), "something was left behind");
+    let guard = now(mutex.lock(Key(1)));
+    let others: Vec<_> = (2..40).map(|key| now(mutex.lock(Key(key)))).collect();
+    let mut queue: Vec<_> = (0..3).map(|_| waiting(mutex.lock(Key(1)))).collect();
+    drop(guard);
+    for next in 0..3 {
+        queue[next + 1..].iter_mut().for_each(Hand::pending);
+        drop(queue[next].ready());
+    }
+    drop(others);
+    assert!(mutex.is_empty(), "something was left behind");
+}
+
+fn with_mischief<T>(what: Mischief, work: impl FnOnce() -> T) -> Result<T, Mischief> {
+    MISCHIEF.set(what);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    MISCHIEF.set(Mischief::None);
+    result.map_err(|panic| *panic.downcast::<Mischief>().expect("another panic"))
+}
+
+#[test]
+fn a_panic_in_hash_or_eq_changes_nothing() {
+    for what in [Mischief::PanicInHash, Mischief::PanicInEq] {
+        let mutex = &Arc::new(KeyedMutex::with_hasher(OneHash));
+        let guard = now(mutex.lock(Key(1)));
+        let mut queued = waiting(mutex.lock(Key(1)));
+        let calls: [&dyn Fn(); 12] = [
+            &|| drop(mutex.try_lock(Key(1))),
+            &|| drop(mutex.try_lock(Key(2))),
+            &|| drop(mutex.try_lock_arc(Key(2))),
+            &|| drop(mutex.lock_blocking(Key(2))),
+            &|| drop(waiting(mutex.lock(Key(1)))),
+            &|| drop(now(mutex.lock(Key(2)))),
+            &|| drop(waiting(mutex.run(Key(1), async || ()))),
+            &|| drop(mutex.ticket(Key(1))),
+            &|| drop(mutex.ticket_if(Key(2), |_| false)),
+            &|| assert!(mutex.is_locked(&Key(2))),
+            &|| assert_eq!(mutex.waiting(&Key(1)), 0),
+            &|| assert_eq!(mutex.stop(&Key(1)), 1),
+        ];
+        for (n, call) in calls.iter().enumerate() {
+            assert_eq!(with_mischief(what, call), Err(what), "call {n}");
+            assert_eq!((mutex.len(), mutex.waiting(&Key(1))), (1, 1), "call {n}");
+        }
+        drop(guard);
+        drop(queued.ready());
+        works(mutex);
+    }
+}
+
+#[test]
+fn a_panic_in_the_drop_of_a_key_leaves_its_queue_in_order() {
+    let panic = Mischief::PanicInDrop;
+    let mutex = KeyedMutex::<_>::new();
+    // The key of the slot, when it is unlocked.
+    let guard = now(mutex.lock(Key(1)));
+    assert_eq!(with_mischief(panic, || drop(guard)), Err(panic));
+    works(&mutex);
+    // The key of a waiter, which finds a slot with another.
+    let guard = now(mutex.lock(Key(1)));
+    let mut queued = waiting(mutex.lock(Key(1)));
+    assert_eq!(with_mischief(panic, || drop(waiting(mutex.lock(Key(1))))), Err(panic));
+    assert_eq!(with_mischief(panic, || drop(waiting(mutex.run(Key(1), async || ())))), Err(panic));
+    assert_eq!(with_mischief(panic, || drop(mutex.ticket(Key(1)))), Err(panic));
+    assert_eq!(with_mischief(panic, || drop(mutex.try_lock(Key(1)))), Err(panic));
+    assert_eq!(mutex.waiting(&Key(1)), 1);
+    drop(guard);
+    drop(queued.ready());
+    works(&mutex);
+    // The key of the slot, when a waiter that has been given it is dropped.
+    let guard = now(mutex.lock(Key(1)));
+    let granted = waiting(mutex.lock(Key(1)));
+    drop(guard);
+    assert_eq!(with_mischief(panic, || drop(granted)), Err(panic));
+    works(&mutex);
+    // The key of a task: it has run.
+    assert_eq!(with_mischief(panic, || now(mutex.run(Key(1), async || "ran")).is_ok()), Err(panic));
+    works(&mutex);
+    // One of many.
+    let many = now(async {
+        let guards = [mutex.lock(Key(1)).await, mutex.lock(Key(2)).await, mutex.lock(Key(3)).await];
+        guards
+    });
+    assert_eq!(with_mischief(panic, || drop(many)), Err(panic));
+    works(&mutex);
+}
+
+#[test]
+fn a_key_may_use_the_mutex_when_it_is_hashed_or_dropped() {
+    for what in [Mischief::LockInHash, Mischief::LockInDrop] {
+        with_mischief(what, || drop(now(ELSEWHERE.lock(Key(1))))).unwrap();
+        assert!(ELSEWHERE.is_empty());
+        let guard = now(ELSEWHERE.lock(Key(1)));
+        let mut queued = waiting(ELSEWHERE.lock(Key(1)));
+        with_mischief(what, || drop(waiting(ELSEWHERE.lock(Key(1))))).unwrap();
+        with_mischief(what, || drop(ELSEWHERE.try_lock(Key(1)))).unwrap();
+        assert_eq!(ELSEWHERE.waiting(&Key(1)), 1);
+        drop(guard);
+        with_mischief(what, || drop(queued.ready())).unwrap();
+        works(&ELSEWHERE);
+    }
+}
+
+#[test]
+fn a_panic_in_an_admission_changes_nothing() {
+    let mutex = KeyedMutex::<_>::new();
+    let admit = |_| resume_unwind(Box::new(Mischief::None));
+    assert!(catch_unwind(AssertUnwindSafe(|| mutex.ticket_if(Key(1), admit))).is_err());
+    works(&mutex);
+    let guard = now(mutex.lock(Key(1)));
+    assert!(catch_unwind(AssertUnwindSafe(|| mutex.ticket_if(Key(1), admit))).is_err());
+    assert_eq!(mutex.waiting(&Key(1)), 0);
+    drop(guard);
+    works(&mutex);
+}
+
+/// A waker that does something when it is woken, cloned or dropped.
+struct Odd {
+    woken: AtomicUsize,
+    on_wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Wake for Odd {
+    fn wake(self: Arc<Self>) {
+        self.woken.fetch_add(1, SeqCst);
+        (self.on_wake)();
+    }
+}
+
+fn odd(on_wake: impl Fn() + Send + Sync + 'static) -> Arc<Odd> {
+    Arc::new(Odd { woken: AtomicUsize::new(0), on_wake: Box::new(on_wake) })
+}
+
+#[test]
+fn a_panic_in_a_waker_is_contained_and_the_queue_goes_on() {
+    let mutex = KeyedMutex::<_>::new();
+    let panics = odd(|| resume_unwind(Box::new("in wake")));
+    for dropped in [false, true] {
+        let guard = now(mutex.lock(Key(1)));
+        let mut first = common::hand(mutex.lock(Key(1)));
+        assert!(first.poll_with(&panics.clone().into()).is_pending());
+        let mut second = common::hand(mutex.run(Key(1), async || "second"));
+        assert!(second.poll_with(&panics.clone().into()).is_pending());
+        let mut third = waiting(mutex.lock(Key(1)));
+        drop(guard); // does not panic
+        assert_eq!(panics.woken.swap(0, SeqCst), 1);
+        if dropped {
+            drop(first); // hands the key on: does not panic either
+        } else {
+            drop(first.ready());
+        }
+        assert_eq!(panics.woken.swap(0, SeqCst), 1);
+        third.pending();
+        assert_eq!(second.ready(), Ok("second"));
+        assert_eq!(third.wakes(), 1);
+        drop(third.ready());
+        works(&mutex);
+    }
+}
+
+/// Wakers that panic when they are cloned or dropped can only be made by hand.
+mod raw {
+    use super::*;
+
+    thread_local! {
+        pub(super) static PANIC_IN_CLONE: Cell<bool> = const { Cell::new(false) };
+        pub(super) static PANIC_IN_DROP: Cell<bool> = const { Cell::new(false) };
+        pub(super) static ALIVE: Cell<isize> = const { Cell::new(0) };
+    }
+
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| ALIVE.set(ALIVE.get() - 1), |_| (), drop);
+
+    fn clone(_: *const ()) -> RawWaker {
+        if PANIC_IN_CLONE.replace(false) {
+            resume_unwind(Box::new("in clone"));
+        }
+        ALIVE.set(ALIVE.get() + 1);
+        RawWaker::new(std::ptr::null(), &VTABLE)
+    }
+
+    fn drop(_: *const ()) {
+        ALIVE.set(ALIVE.get() - 1);
+        if PANIC_IN_DROP.get() && !thread::panicking() {
+            resume_unwind(Box::new("in drop"));
+        }
+    }
+
+    pub(super) fn waker() -> Waker {
+        // SAFETY: the data pointer is never read, and the table's functions touch thread-locals only.
+        unsafe { Waker::from_raw(clone(std::ptr::null())) }
+    }
+}
+
+#[test]
+fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
+    let mutex = KeyedMutex::<_>::new();
+    // Clone: the poll panics, and the future can still be dropped, or has been given the key.
+    for granted in [false, true] {
+        let guard = now(mutex.lock(Key(1)));
+        let mut first = common::hand(mutex.lock(Key(1)));
+        let waker = raw::waker();
+        raw::PANIC_IN_CLONE.set(true);
+        assert!(catch_unwind(AssertUnwindSafe(|| first.poll_with(&waker).is_pending())).is_err());
+        let mut second = waiting(mutex.lock(Key(1)));
+        if granted {
+            drop(guard);
+            drop(first);
+        } else {
+            drop(first);
+            drop(guard);
+        }
+        drop(second.ready());
+        drop(waker);
+        works(&mutex);
+    }
+    // Drop: wherever our copy of the waker goes, its panic is contained.
+    for granted in [false, true] {
+        let guard = now(mutex.lock(Key(1)));
+        let mut first = common::hand(mutex.lock(Key(1)));
+        let waker = raw::waker();
+        assert!(first.poll_with(&waker).is_pending());
+        let mut second = waiting(mutex.lock(Key(1)));
+        raw::PANIC_IN_DROP.set(true);
+        if granted {
+            drop(guard);
+            drop(first.ready());
+        } else {
+            first.pending(); // with another waker: the first is dropped
+            drop(first);
+            drop(guard);
+        }
+        drop(second.ready());
+        raw::PANIC_IN_DROP.set(false);
+        drop(waker);
+        works(&mutex);
+    }
+    assert_eq!(raw::ALIVE.get(), 0, "as many wakers dropped as made");
+}
+
+#[test]
+fn a_waker_may_lock_and_unlock_other_keys() {
+    static MUTEX: KeyedMutex<u32> = KeyedMutex::new();
+    let held = std::sync::Mutex::new(Some(MUTEX.try_lock(2).unwrap()));
+    let waker = odd(move || {
+        drop(held.lock().unwrap().take()); // unlocks another key, whose waiter is woken from in here
+        for key in 3..200 {
+            assert!(MUTEX.try_lock(key).is_some());
+        }
+        assert!(MUTEX.try_lock(1).is_none(), "the key itself is on its way");
+        assert!(MUTEX.is_locked(&1));
+    });
+    let guard = MUTEX.try_lock(1);
+    let mut waits = common::hand(MUTEX.lock(1));
+    assert!(waits.poll_with(&waker.clone().into()).is_pending());
+    let mut behind = waiting(MUTEX.lock(1));
+    let mut other = waiting(MUTEX.lock(2));
+    drop(guard);
+    assert_eq!((waker.woken.load(SeqCst), other.wakes()), (1, 1));
+    drop(other.ready());
+    drop(waits.ready());
+    drop(behind.ready());
+    assert!(MUTEX.is_empty());
+}
+
+#[test]
+fn guards_and_futures_may_be_dropped_while_a_panic_unwinds() {
+    let mutex = KeyedMutex::<_>::new();
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let _held = now(mutex.lock(Key(1)));
+        let _waits = waiting(mutex.lock(Key(1)));
+        let _ticket = mutex.ticket(Key(1));
+        let _task = waiting(mutex.run_or_stop(Key(2), async || std::future::pending::<Result<(), ()>>().await));
+        let _queued = waiting(mutex.run(Key(2), async || ()));
+        let granted = waiting(mutex.lock(Key(3)));
+        let _granted = granted;
+        resume_unwind(Box::new("unwinding"));
+    }));
+    assert!(panic.is_err());
+    works(&mutex);
+}
+
+#[test]
+fn a_blocked_thread_is_let_in_though_the_one_before_it_panics() {
+    let mutex = Arc::new(KeyedMutex::<u32>::new());
+    let entered = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let guard = mutex.try_lock(1).unwrap();
+        let blocked = scope.spawn(|| {
+            let _guard = mutex.lock_blocking(1);
+            entered.store(true, SeqCst);
+        });
+        while mutex.waiting(&1) == 0 {
+            thread::yield_now();
+        }
+        let _ = catch_unwind(AssertUnwindSafe(move || {
+            let _guard = guard;
+            resume_unwind(Box::new("holder"));
+        }));
+        blocked.join().unwrap();
+    });
+    assert!(entered.load(SeqCst) && mutex.is_empty());
+}
+
+#[test]
+fn keys_can_be_locked_and_unlocked_when_the_thread_locals_are_gone() {
+    static MUTEX: KeyedMutex<u32> = KeyedMutex::new();
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+
+    /// Dropped as one of the last thread-locals of its thread: it was made first.
+    struct AtExit(RefCell<Option<KeyedMutexGuardArc<u32>>>);
+
+    impl Drop for AtExit {
+        fn drop(&mut self) {
+            drop(self.0.take());
+            drop(MUTEX.try_lock(1));
+            drop(MUTEX.lock_blocking(2)); // blocks: the main thread has it
+            DONE.fetch_add(1, SeqCst);
+        }
+    }
+
+    thread_local!(static AT_EXIT: AtExit = const { AtExit(RefCell::new(None)) });
+
+    let shared = Arc::new(KeyedMutex::<u32>::new());
+    let held = MUTEX.try_lock(2).unwrap();
+    let exits = {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            AT_EXIT.with(|at_exit| *at_exit.0.borrow_mut() = shared.try_lock_arc(3));
+            drop(smol::block_on(shared.lock(4))); // makes the thread-locals of the crates below
+            let blocker = shared.try_lock(5).unwrap();
+            mem::drop(waiting(shared.lock(5)));
+            drop(blocker);
+        })
+    };
+    while MUTEX.waiting(&2) == 0 {
+        thread::yield_now();
+    }
+    drop(held);
+    exits.join().unwrap();
+    assert_eq!(DONE.load(SeqCst), 1);
+    assert!(shared.is_empty() && MUTEX.is_empty());
+}
