@@ -1,0 +1,133 @@
+//! The same work under smol, async-std, tokio and no executor at all: the crate knows none of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_mutex_lite::{KeyedMutex, Stopped};
+use futures_lite::future::yield_now;
+
+const TASKS: u64 = 64;
+const ROUNDS: u64 = 50;
+const KEYS: u64 = 4;
+
+/// A balance for each key, read and written with an `.await` in between: wrong at once without a lock.
+#[derive(Default)]
+struct Bank {
+    mutex: KeyedMutex<u64>,
+    balances: [AtomicU64; KEYS as usize],
+}
+
+impl Bank {
+    async fn deposit(&self, key: u64) {
+        let balance = self.balances[key as usize].load(Relaxed);
+        yield_now().await;
+        self.balances[key as usize].store(balance + 1, Relaxed);
+    }
+
+    async fn work(self: Arc<Self>, task: u64) {
+        for round in 0..ROUNDS {
+            let key = (task + round) % KEYS;
+            match round % 3 {
+                0 => {
+                    let _guard = self.mutex.lock(key).await;
+                    self.deposit(key).await;
+                }
+                1 => self.mutex.run(key, async || self.deposit(key).await).await.unwrap(),
+                _ => {
+                    let done = self.mutex.run_or_stop(key, async || Ok::<_, Stopped>(self.deposit(key).await)).await;
+                    done.unwrap().unwrap();
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        let total: u64 = self.balances.iter().map(|balance| balance.load(Relaxed)).sum();
+        assert_eq!(total, TASKS * ROUNDS, "deposits were lost");
+        assert!(self.mutex.is_empty());
+    }
+}
+
+#[test]
+fn smol() {
+    let bank = Arc::new(Bank::default());
+    smol::block_on(async {
+        let tasks: Vec<_> = (0..TASKS).map(|task| smol::spawn(bank.clone().work(task))).collect();
+        for task in tasks {
+            task.await;
+        }
+    });
+    bank.check();
+}
+
+#[test]
+fn async_std_executor() {
+    let bank = Arc::new(Bank::default());
+    async_std::task::block_on(async {
+        let tasks: Vec<_> = (0..TASKS).map(|task| async_std::task::spawn(bank.clone().work(task))).collect();
+        for task in tasks {
+            task.await;
+        }
+    });
+    bank.check();
+}
+
+#[test]
+fn tokio_with_threads() {
+    let bank = Arc::new(Bank::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(bank.clone().work(task))).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    bank.check();
+}
+
+#[test]
+fn tokio_on_one_thread() {
+    let bank = Arc::new(Bank::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(bank.clone().work(task))).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    bank.check();
+}
+
+#[test]
+fn no_executor() {
+    let bank = Arc::new(Bank::default());
+    std::thread::scope(|scope| {
+        for task in 0..TASKS {
+            let bank = bank.clone();
+            scope.spawn(move || futures_lite::future::block_on(bank.work(task)));
+        }
+    });
+    bank.check();
+}
+
+#[test]
+fn timers_of_each_runtime_end_a_wait() {
+    const SOON: Duration = Duration::from_millis(1);
+    let mutex = KeyedMutex::<_>::new();
+    let _held = mutex.try_lock("key").unwrap();
+    smol::block_on(async {
+        assert!(mutex.lock_unless("key", smol::Timer::after(SOON)).await.is_err());
+    });
+    async_std::task::block_on(async {
+        assert!(mutex.lock_unless("key", async_std::task::sleep(SOON)).await.is_err());
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        assert!(mutex.lock_unless("key", tokio::time::sleep(SOON)).await.is_err());
+        // Or the other way round, with the runtime's own timeout: dropping a future is always allowed.
+        assert!(tokio::time::timeout(SOON, mutex.lock("key")).await.is_err());
+    });
+    assert_eq!(mutex.waiting("key"), 0);
+}
