@@ -1,0 +1,9 @@
+#![no_std]
+#![no_main]
+
+use async_mutex_lite::KeyedMutex;
+use programs::try_lock;
+
+static LOCKS: KeyedMutex<u32> = KeyedMutex::new();
+
+programs::program!(|key, _length| try_lock(&LOCKS, key as u32));

@@ -1,0 +1,222 @@
+//! Builds the programs, weighs them, and prints where the bytes come from.
+//!
+//! `table TARGET` compares with `recorded.txt`, and fails if a program has grown by more than 5 % or a promise
+//! is broken; `table TARGET --record` writes that file. `.ci/sizes` calls it for each target.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use flate2::{Compression, write::GzEncoder};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+const PROGRAMS: [(&str, &str); 10] = [
+    ("empty", "the empty program"),
+    ("allocator", "an allocator alone"),
+    ("try_lock_u32", "try_lock, u32"),
+    ("try_lock_string", "try_lock, String"),
+    ("lock_u32", "lock, u32"),
+    ("lock_u32_cheap", "lock, u32, a cheap hasher"),
+    ("lock_string", "lock, String"),
+    ("lock_two_types", "lock, u32 and (u16, u64)"),
+    ("everything_u32", "everything, u32"),
+    ("everything_string", "everything, String"),
+];
+
+/// Whose code a symbol is. The first that is found in its name: what is generic counts for whoever wrote it.
+const OWNERS: [(&str, &str); 7] = [
+    ("core::fmt", "formatting"),
+    ("hashbrown", "hashbrown"),
+    ("event_listener", "event-listener"),
+    ("foldhash", "hasher"),
+    ("Hash", "hasher"),
+    ("async_mutex_lite", "ours"),
+    ("futures_lite", "ours"),
+];
+const OTHERS: &str = "the rest";
+
+struct Program {
+    name: &'static str,
+    raw: usize,
+    gzip: usize,
+    /// Bytes of each symbol's code.
+    symbols: Vec<(String, usize)>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let good = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [target] => weigh(target, false),
+        [target, "--record"] => weigh(target, true),
+        _ => Err("table TARGET [--record]".into()),
+    };
+    match good {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn weigh(target: &str, record: bool) -> Result<bool> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no parent")?;
+    let file = here.join("recorded.txt");
+    let mut recorded = read(&fs::read_to_string(&file).unwrap_or_default());
+    let programs = build(here, target)?;
+    println!("## {target}\n");
+    print(&programs);
+    let mut good = true;
+    for &Program { name, raw, gzip, .. } in &programs {
+        match recorded.insert((target.into(), name.into()), (raw, gzip)) {
+            _ if record => {}
+            None => {
+                println!("NOT RECORDED: {name}");
+                good = false;
+            }
+            Some((old_raw, old_gzip)) if raw * 100 > old_raw * 105 || gzip * 100 > old_gzip * 105 => {
+                println!("GROWN: {name} had {old_raw} bytes, {old_gzip} with gzip");
+                good = false;
+            }
+            Some(_) => {}
+        }
+    }
+    good &= bars(target, &programs);
+    if record {
+        let mut text = String::from("# target program raw gzip: written by `.ci/sizes --record`\n");
+        for ((target, name), (raw, gzip)) in &recorded {
+            writeln!(text, "{target} {name} {raw} {gzip}")?;
+        }
+        fs::write(&file, text)?;
+    }
+    Ok(good || record)
+}
+
+fn read(recorded: &str) -> BTreeMap<(String, String), (usize, usize)> {
+    let line = |line: &str| {
+        let [target, name, raw, gzip] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        Some(((target.into(), name.into()), (raw.parse().ok()?, gzip.parse().ok()?)))
+    };
+    recorded.lines().filter_map(line).collect()
+}
+
+fn build(here: &Path, target: &str) -> Result<Vec<Program>> {
+    let wasm = target.starts_with("wasm");
+    let out = PathBuf::from(env::var_os("CARGO_TARGET_DIR").ok_or("CARGO_TARGET_DIR is not set")?);
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(here).args(["build", "--quiet", "--locked", "--release", "-p", "programs", "--target", target]);
+    cargo.args(env::var("BUILD_STD").unwrap_or_default().split_whitespace());
+    run(&mut cargo)?;
+    let mut programs = Vec::new();
+    for (name, _) in PROGRAMS {
+        let mut program = out.join(target).join("release").join(name);
+        if wasm {
+            program.set_extension("wasm");
+            let smaller = program.with_extension("opt.wasm");
+            run(Command::new("wasm-opt").args(["-Oz", "-g", "--all-features"]).arg(&program).arg("-o").arg(&smaller))?;
+            program = smaller;
+        }
+        let bytes = fs::read(&program)?;
+        let object = object::File::parse(&*bytes)?;
+        let symbols = symbols(&object);
+        let image = if wasm {
+            let bare = program.with_extension("bare.wasm");
+            let strip = ["--strip-debug", "--strip-producers", "--strip-target-features"];
+            run(Command::new("wasm-opt")
+                .args(["-Oz", "--all-features"])
+                .args(strip)
+                .arg(&program)
+                .arg("-o")
+                .arg(&bare))?;
+            fs::read(bare)?
+        } else {
+            flash(&object)?
+        };
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&image)?;
+        programs.push(Program { name, raw: image.len(), gzip: gzip.finish()?.len(), symbols });
+    }
+    Ok(programs)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+}
+
+/// What a programmer would write to the flash.
+fn flash(object: &object::File<'_>) -> Result<Vec<u8>> {
+    let mut image = Vec::new();
+    for section in object.sections() {
+        if matches!(section.kind(), SectionKind::Text | SectionKind::ReadOnlyData | SectionKind::Data) {
+            image.extend_from_slice(section.data()?);
+        }
+    }
+    Ok(image)
+}
+
+fn symbols(object: &object::File<'_>) -> Vec<(String, usize)> {
+    let code = object.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0);
+    let mut symbols: Vec<_> = code
+        .map(|symbol| {
+            let name = symbol.name().unwrap_or("?");
+            (format!("{:#}", rustc_demangle::demangle(name)), symbol.size() as usize)
+        })
+        .collect();
+    symbols.sort_by(|(a, more), (b, less)| less.cmp(more).then(a.cmp(b)));
+    symbols
+}
+
+fn owner(symbol: &str) -> &'static str {
+    OWNERS.iter().find(|(mark, _)| symbol.contains(mark)).map_or(OTHERS, |(_, owner)| owner)
+}
+
+fn print(programs: &[Program]) {
+    let owners = ["ours", "hashbrown", "event-listener", "hasher", "formatting", OTHERS];
+    println!("| what is linked | raw | gzip | {} |", owners.join(" | "));
+    println!("| --- | ---: | ---: |{}", " ---: |".repeat(owners.len()));
+    for (program, (_, description)) in programs.iter().zip(PROGRAMS) {
+        let shares = owners.map(|of| {
+            let sizes = program.symbols.iter().filter(|(name, _)| owner(name) == of).map(|(_, size)| size);
+            sizes.sum::<usize>().to_string()
+        });
+        println!("| {description} | {} | {} | {} |", program.raw, program.gzip, shares.join(" | "));
+    }
+    println!();
+    if let Ok(symbols) = env::var("SYMBOLS") {
+        for program in programs.iter().filter(|program| program.name == symbols) {
+            for (name, size) in &program.symbols {
+                println!("{size:6} {:14} {name}", owner(name));
+            }
+        }
+        println!();
+    }
+}
+
+/// The promises on size, in bytes over the allocator's own.
+fn bars(target: &str, programs: &[Program]) -> bool {
+    let find = |name| programs.iter().find(|program| program.name == name).expect("it is built");
+    let [allocator, lock, two] = ["allocator", "lock_u32", "lock_two_types"].map(find);
+    let mut good = true;
+    let mut bar = |what: &str, is: usize, most: usize| {
+        println!("{}: {what}: {is}, at most {most}", if is <= most { "kept" } else { "MISSED" });
+        good &= is <= most;
+    };
+    if target.starts_with("wasm") {
+        bar("lock and unlock by u32, gzip", lock.gzip - allocator.gzip, 2_500);
+    } else {
+        bar("lock and unlock by u32, flash", lock.raw - allocator.raw, 6 * 1024);
+    }
+    bar("a second key type, per cent of the first", (two.raw - lock.raw) * 100 / (lock.raw - allocator.raw), 40);
+    let formatting = lock.symbols.iter().filter(|(name, _)| owner(name) == "formatting").count();
+    bar("functions of the formatting machinery", formatting, 0);
+    println!();
+    good
+}
