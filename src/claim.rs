@@ -10,8 +10,8 @@ use event_listener::Event;
 use event_listener::Listener;
 
 use crate::KeyedMutex;
+use crate::shard::Place;
 use crate::sync::Arc;
-use crate::table::Place;
 use crate::wait::{enter, turn};
 
 /// How a claim knows its mutex: borrowed, or shared.

@@ -1,5 +1,42 @@
 //! An async mutex by key: tasks with the same key run one after another, first come first served; tasks
 //! with different keys run at the same time; a key that nobody uses takes no memory.
+//!
+//! [`KeyedMutex`] is the whole crate: [`lock`](KeyedMutex::lock) for a guard, [`run`](KeyedMutex::run) and
+//! [`run_or_stop`](KeyedMutex::run_or_stop) for a task, [`ticket`](KeyedMutex::ticket) to queue now and wait
+//! later. It runs under any executor, or none, on servers, in browsers, and on microcontrollers.
+//!
+//! ```
+//! use async_mutex_lite::KeyedMutex;
+//!
+//! static ORDERS: KeyedMutex<u64> = KeyedMutex::new();
+//!
+//! # async fn ship(_: u64) {}
+//! async fn webhook(order: u64) {
+//!     // Delivered twice at once? The second waits here until the first is done.
+//!     let _guard = ORDERS.lock(order).await;
+//!     ship(order).await;
+//! }
+//! # smol::block_on(webhook(1));
+//! ```
+//!
+//! # Features
+//!
+//! | | `std` (default) | neither | `critical-section` (wins over `std`) |
+//! | --- | --- | --- | --- |
+//! | the table is guarded by | the standard library's mutex | a spin lock | critical sections |
+//! | and split into | shards, about four for each processor | one | one |
+//! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
+//! | [`lock_blocking`](KeyedMutex::lock_blocking) | yes (not on WASM) | no | with `std` |
+//! | a panic in a waker | is contained | may stop its queue | contained with `std` |
+//! | [`RandomState`] is seeded from | the operating system | addresses | the system with `std`, else addresses |
+//! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
+//!
+//! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one, which is all that can compare and
+//! swap. A Cortex-M0 cannot: there, switch on `critical-section` and `portable-atomic`, and let the
+//! final binary switch on a `critical-section` implementation.
+//!
+//! When memory runs out, the allocator's error handler decides (by default, abort with `std`, panic
+//! without). Nothing has been changed then. Unlocking and cancelling need no memory.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -14,12 +51,17 @@ mod hash;
 mod many;
 mod mutex;
 mod run;
+mod shard;
 mod shards;
 mod slots;
 mod sync;
 mod table;
 mod ticket;
 mod wait;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use guard::KeyedMutexGuard;
 #[cfg(target_has_atomic = "ptr")]

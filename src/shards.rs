@@ -5,8 +5,8 @@
 //! `const fn` that allocates nothing. Without `std`, with critical sections (which exclude each other
 //! whatever they guard), and under the model checker there is one, inside the mutex itself.
 
+use crate::shard::Shard;
 use crate::sync::Lock;
-use crate::table::Shard;
 
 pub(crate) use imp::Shards;
 

@@ -8,7 +8,7 @@ use core::mem;
 
 use hashbrown::HashTable;
 
-use crate::table::{Place, Slot};
+use crate::shard::{Place, Slot};
 
 /// A table of at most this many buckets is kept, so that a few keys coming and going do not allocate.
 const KEPT_BUCKETS: usize = 16;

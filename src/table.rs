@@ -1,157 +1,112 @@
-//! The algorithm.
+//! How a key is claimed, passed on, and forgotten.
+//!
+//! ```text
+//! KeyedMutex ── Table ── Shard (a lock) ── Slot (a busy key) ── Event (once somebody has waited)
+//!                                            ▲                    ▲ list of listeners, oldest first
+//!          Claim { hash, id, ticket } ───────┘                    │
+//!          in a guard, a task, a ticket, a waiting future ── listener, if it had to wait
+//! ```
+//!
+//! A key is busy as long as it has a slot, and has a slot as long as somebody claims it. For each slot there
+//! is exactly one **token**: whoever has it may go on, all others wait. A claim finds its slot by hash and
+//! id, never by key: `K` need not be `Clone`, and unlocking neither hashes nor compares.
+//!
+//! | the key is | the token is | owed, and by whom |
+//! | --- | --- | --- |
+//! | free: no slot | nowhere | nothing |
+//! | held | in the claim of a guard or a running task | its `Drop`: [`Table::release`] |
+//! | being passed | with a thread, between the shard's lock and `notify` | that thread: [`pass`] |
+//! | handed over | in a listener that has been notified | its owner: poll it, or drop it, which passes the token on |
+//! | forgotten meanwhile: no slot | with that thread or in that listener still | nothing: a token without a slot dies, nobody wants it |
+//!
+//! # Invariants
+//!
+//! 1. A slot has as many `members` as there are claims on its key, and at least one. *Kept by*
+//!    [`Table::claim`] and [`Shard::count_out`]; *checked by* `Shard::check`, `tests/memory.rs`.
+//! 2. A key has at most one slot: looking for it and making it are one critical section. *Kept by*
+//!    `claim` and `claim_free`; *checked by* `tests/model.rs` and `tests/loom.rs`.
+//! 3. A slot has one token. *Kept by*: the first claim has it from the start, `release` passes it to one
+//!    listener, event-listener passes it on when a notified listener is dropped. *Checked by*
+//!    `tests/exclusion.rs`, `tests/wake.rs`, loom.
+//! 4. The list of an event has the order of the tickets: a claim starts to listen under the lock that its
+//!    ticket is drawn under. That is all of the fairness. *Checked by* `tests/order.rs`.
+//! 5. While a listener is in a list, its claim's share of the event is alive. So an event that nobody
+//!    shares has an empty list and no token on its way, and may serve another key. *Kept by*
+//!    [`turn`](crate::wait::turn) and [`unused`]; *checked by* `tests/cancel.rs`.
+//! 6. Tasks with a ticket below `stopped` are turned away; `stoppable` counts the tasks and tickets not below
+//!    it that have not begun. *Kept by* [`Table::stop`], [`Table::begin`], `count_out`; *checked by*
+//!    `tests/stop.rs`.
+//!
+//! `Shard::check` runs after every critical section in debug builds, under loom and in the fuzzer.
+//!
+//! # The user's code
+//!
+//! Under a shard's lock run `Eq`, and the closure of `ticket_if`, both before anything has changed, so that
+//! their panics change nothing. All else runs outside: `Hash` before; `K::drop` and wakers after, when
+//! everything is in order, so that their panics, too, change nothing. (Wakers run under the list lock of
+//! event-listener, which would not survive a panic: see [`wait`](crate::wait).)
+//!
+//! # Why no token is lost
+//!
+//! A thread that releases counts itself out, drops the lock, and only then notifies. In between, the waiter
+//! that it counted on may leave. That waiter, too, counts itself out *first* and leaves the list *second*
+//! (its claim is dropped before its listener). So at any time
+//!
+//! - a claim that is still counted is still in the list, and will find the token;
+//! - a claim that is in the list but not counted any more passes on whatever it is given;
+//! - a token finds the list empty only if all were counted out, and then the slot is gone.
+//!
+//! The other way round the token is lost: B leaves the list, A sees B counted and notifies nobody, C joins,
+//! B counts itself out, C sleeps for ever. (`tests/faults` has this and other mistakes, and what finds them.)
+//!
+//! # Cancellation
+//!
+//! | a future dropped when | does | shown by, in `tests/cancel.rs` |
+//! | --- | --- | --- |
+//! | it was never polled | nothing: it has no claim | `a_future_that_was_never_polled_…` |
+//! | it waits | counts out, leaves the list | `a_waiter_that_is_dropped_…` |
+//! | it has been given the key | counts out; its listener passes the token on | `a_granted_waiter_dropped_unpolled_…` |
+//! | its task runs | drops the task, then releases | `a_task_that_is_dropped_while_it_runs_…` |
+//!
+//! # Memory ordering
+//!
+//! Everything is ordered by locks; the edges that carry a promise are:
+//!
+//! 1. *release → the next claim of the same key, if it was forgotten*: the shard's lock.
+//! 2. *release → the next holder, if it waited*: the list's lock, taken by `notify` and by the poll (or the
+//!    wait of a blocked thread) that finds the notification.
+//! 3. *a claim listens → somebody else releases*: the shard's lock. So `notify` needs no fence of its own
+//!    to see the listener, and is `relaxed`.
+//!
+//! # Cost
+//!
+//! Lock and unlock of a free key: one hash, two critical sections, no allocation once the table is warm. A
+//! wait: three more, of the event's list (enter, notify, leave), and at most one allocation. Unlocking and cancelling are O(1)
+//! in the number of waiters. The table is at most eight times as large as needed, or 16 buckets, a shard.
+//!
+//! # Roads not taken
+//!
+//! - *A queue of wakers in the slot, without event-listener.* Faster and smaller, but a second
+//!   implementation of what event-listener has had years to get right.
+//! - *An `Arc<Mutex>` for each key, in a map.* What everybody writes. It needs a clean-up that races with the
+//!   next lock, hashes three times, and is as fair as the inner mutex, which often is not.
+//! - *Unlocking by remembered bucket.* Fewer instructions, but a table that moves entries must then tell their
+//!   guards, or check.
+//! - *Leaving the list under the shard's lock.* One step instead of two, but it drops wakers, which are the
+//!   user's, under a lock of ours.
 
 use core::mem;
 
 use event_listener::{Event, IntoNotification};
 
+use crate::shard::{Left, Place, Shard, Slot, draw, unused};
 use crate::shards::Shards;
-use crate::slots::Slots;
 use crate::sync::Arc;
-
-/// A busy key.
-pub(crate) struct Slot<K> {
-    pub(crate) key: K,
-    pub(crate) hash: u64,
-    /// The ticket of the claim that made the slot: no other slot of the shard ever has it.
-    pub(crate) id: u64,
-    /// Claims on this key: the one that has, or is being given, the token, and all that wait.
-    members: u32,
-    /// How many of those that wait a stop would turn away: tasks and tickets, not plain locks.
-    stoppable: u32,
-    /// Tasks with a ticket below this one are stopped.
-    stopped: u64,
-    /// Where waiters listen, once there has been one.
-    event: Option<Arc<Event>>,
-}
-
-/// Where a claim stands: enough to find its slot without its key.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) hash: u64,
-    pub(crate) id: u64,
-    pub(crate) ticket: u64,
-}
-
-impl Place {
-    /// Whoever makes a slot has the token from the start.
-    #[inline]
-    pub(crate) fn is_first(self) -> bool {
-        self.ticket == self.id
-    }
-}
-
-/// The keys of one shard, what its lock guards.
-pub(crate) struct Shard<K> {
-    slots: Slots<K>,
-    /// The next ticket. Tickets count per shard, not per key, so that no two slots share an id.
-    next: u64,
-    /// The event of a key that is gone, for the next key that has to wait.
-    spare: Option<Arc<Event>>,
-}
-
-impl<K> Shard<K> {
-    pub(crate) const fn new() -> Self {
-        Self { slots: Slots::new(), next: 0, spare: None }
-    }
-
-    /// Makes a slot for a key that has none. Its first claim has the token.
-    #[inline(always)]
-    fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<u64> {
-        let ticket = draw(&mut self.next);
-        let key = key.take()?;
-        self.slots.insert(Slot { key, hash, id: ticket, members: 1, stoppable: 0, stopped: 0, event: None });
-        Some(ticket)
-    }
-
-    /// Counts a claim out. The short way is for a key that nobody else wants.
-    #[inline]
-    fn count_out(&mut self, place: Place, stoppable: bool) -> Left<K> {
-        match self.slots.take_hot(|slot| slot.id == place.id && slot.members == 1) {
-            Some(slot) => self.close(slot),
-            None => self.count_out_slow(place, stoppable),
-        }
-    }
-
-    #[inline(never)]
-    fn count_out_slow(&mut self, place: Place, stoppable: bool) -> Left<K> {
-        let Some(slot) = self.slots.find(place.hash, |slot| slot.id == place.id) else {
-            debug_assert!(false, "a claim without a slot");
-            return Left::Nothing;
-        };
-        if slot.members > 1 {
-            if stoppable {
-                slot.uncount_stoppable(place);
-            }
-            slot.members -= 1;
-            return slot.event.clone().map_or(Left::Nothing, Left::Others);
-        }
-        self.slots.take(place).map_or(Left::Nothing, |slot| self.close(slot))
-    }
-
-    /// Takes a slot apart. Its key is for the caller to drop, outside the lock.
-    #[inline]
-    fn close(&mut self, slot: Slot<K>) -> Left<K> {
-        if let Some(event) = slot.event {
-            self.spare.get_or_insert(event);
-        }
-        Left::Nobody(slot.key)
-    }
-
-    /// The invariants that can be seen from one shard. Large shards are let off.
-    #[cfg(any(debug_assertions, loom, fuzzing))]
-    fn check(&self) {
-        const FEW: usize = 32;
-        if self.slots.len() > FEW {
-            return;
-        }
-        for slot in self.slots.iter() {
-            assert!(slot.members > 0, "a key with no claim has a slot");
-            assert!(slot.stoppable <= slot.members, "more to stop than there are");
-            assert!(slot.members == 1 || slot.event.is_some(), "somebody waits, but nowhere");
-            assert!(slot.id < self.next && slot.stopped <= self.next, "a ticket from the future");
-            let same = |other: &&Slot<K>| other.id == slot.id;
-            assert_eq!(self.slots.iter().filter(same).count(), 1, "two slots share an id");
-        }
-    }
-}
-
-impl<K> Slot<K> {
-    /// Takes a claim out of the count of those a stop would turn away, if it still is in there.
-    fn uncount_stoppable(&mut self, place: Place) {
-        if place.ticket >= self.stopped {
-            self.stoppable -= 1;
-        }
-    }
-}
-
-/// Draws the next ticket.
-#[inline]
-fn draw(next: &mut u64) -> u64 {
-    let ticket = *next;
-    *next += 1;
-    ticket
-}
-
-/// Takes the spare event if nobody else knows it. A claim of an earlier key that still listens there
-/// might have been given a token, and would hand it on to a key that has one.
-fn unused(spare: &mut Option<Arc<Event>>) -> Option<Arc<Event>> {
-    let mut event = spare.take()?;
-    Arc::get_mut(&mut event).is_some().then_some(event)
-}
-
-/// What a claim leaves behind.
-enum Left<K> {
-    /// Its slot is gone: this was the key.
-    Nobody(K),
-    /// The slot stays, for those who listen here.
-    Others(Arc<Event>),
-    /// Nothing to do. (It is not reached, and saves a panic.)
-    Nothing,
-}
 
 /// Hands the token to the claim that has listened longest.
 #[cold]
 fn pass(event: Arc<Event>) {
+    // Release: edge 2. The listener is there: edge 3.
     event.notify(1.additional().relaxed());
 }
 
@@ -167,6 +122,7 @@ impl<K> Table<K> {
     /// Runs `work` on the shard of `hash`, under its lock.
     #[inline]
     fn with<R>(&self, hash: u64, work: impl FnOnce(&mut Shard<K>) -> R) -> R {
+        // Edges 1 and 3.
         self.shards.of(hash).with(|shard| {
             let result = work(shard);
             #[cfg(any(debug_assertions, loom, fuzzing))]
