@@ -1,0 +1,730 @@
+//! Every order in which threads can meet, within the bounds given: run with `.ci/loom`.
+//!
+//! Loom runs the crate's own code, and event-listener's, with its own mutex and atomics in place of the
+//! real ones, and tries the schedules one after another. It reports a deadlock if somebody sleeps for
+//! ever. Each model ends with an empty table; the crate checks its invariants after every step.
+//!
+//! Where a model has no bound, all schedules are tried. A bound is on preemptions: switches away from a
+//! thread that could have gone on. Two or three find nearly all faults there are.
+#![cfg(loom)]
+
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc, Stopped};
+use loom::future::block_on;
+use loom::sync::Arc as LoomArc;
+use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom::thread;
+use std::sync::Arc;
+
+/// The same hash at each run: loom goes through the schedules by repeating them.
+#[derive(Default)]
+struct Fixed(u64);
+
+impl BuildHasher for Fixed {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl Hasher for Fixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.wrapping_mul(31).wrapping_add(u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Mutex = KeyedMutex<u8, Fixed>;
+type Guard = KeyedMutexGuardArc<u8, Fixed>;
+
+/// Counts entries without a lock of its own. Loads are relaxed, so an entry is lost if two are inside at
+/// a time, and also if the key's hand-over does not make the one before visible.
+#[derive(Clone)]
+struct Cell(LoomArc<AtomicUsize>);
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self(LoomArc::new(AtomicUsize::new(0)))
+    }
+}
+
+impl Cell {
+    fn entries(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    fn enter(&self) {
+        let before = self.0.load(Relaxed);
+        self.0.store(before + 1, Relaxed);
+    }
+}
+
+/// One mutex, and a cell that its key 1 guards.
+#[derive(Clone)]
+struct World {
+    mutex: Arc<Mutex>,
+    cell: Cell,
+}
+
+impl World {
+    fn held(&self) -> Guard {
+        self.mutex.try_lock_arc(1).expect("nobody else is there yet")
+    }
+
+    /// Locks, waiting if need be, and enters.
+    fn visit(&self) {
+        let guard = block_on(self.mutex.lock(1));
+        self.cell.enter();
+        drop(guard);
+    }
+
+    /// A future that waits.
+    fn waiting(&self) -> Pin<Box<dyn Future<Output = Guard> + Send>> {
+        let mut lock = Box::pin(self.mutex.lock_arc(1));
+        assert!(poll(lock.as_mut()).is_pending());
+        lock
+    }
+
+    fn spawn(&self, work: impl FnOnce(&Self) + 'static) -> thread::JoinHandle<()> {
+        let world = self.clone();
+        thread::spawn(move || work(&world))
+    }
+}
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Tries `body` with every schedule, or with those of at most `bound` preemptions. It returns how many
+/// times key 1 must have been entered in the end.
+fn check(bound: Option<usize>, body: impl Fn(&World) -> usize + Sync + Send + 'static) {
+    let schedules = explore(bound, None, move || {
+        let world = World { mutex: Arc::default(), cell: Cell::default() };
+        let entries = body(&world);
+        assert!(world.mutex.is_empty(), "an entry is left behind");
+        assert_eq!(world.cell.entries(), entries, "two were inside, or somebody was left out");
+        assert_eq!(Arc::strong_count(&world.mutex), 1);
+    });
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    println!("{schedules} schedules: {name}");
+    assert!(schedules > 1, "nothing was tried: no two threads met");
+}
+
+/// Returns how many schedules were tried. `LOOM_MAX_PREEMPTIONS` overrides `bound`, to look deeper.
+fn explore(bound: Option<usize>, most: Option<usize>, body: impl Fn() + Sync + Send + 'static) -> usize {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(bound);
+    builder.max_branches = 20_000;
+    builder.max_permutations = most;
+    // Loom looks at the limit at each checkpoint only.
+    builder.checkpoint_interval = most.unwrap_or(builder.checkpoint_interval);
+    let schedules = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = schedules.clone();
+    builder.check(move || {
+        count.fetch_add(1, Relaxed);
+        body();
+    });
+    schedules.load(Relaxed)
+}
+
+fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().expect("a thread panicked");
+    }
+}
+
+#[test]
+fn two_lockers_take_turns() {
+    check(None, |world| {
+        let other = world.spawn(World::visit);
+        world.visit();
+        join([other]);
+        2
+    });
+}
+
+#[test]
+fn three_lockers_take_turns() {
+    check(Some(4), |world| {
+        let others = [world.spawn(World::visit), world.spawn(World::visit)];
+        world.visit();
+        join(others);
+        3
+    });
+}
+
+#[test]
+fn two_threads_that_block_take_turns() {
+    check(None, |world| {
+        let visit = |world: &World| {
+            let guard = world.mutex.lock_blocking(1);
+            world.cell.enter();
+            drop(guard);
+        };
+        let other = world.spawn(visit);
+        visit(world);
+        join([other]);
+        2
+    });
+}
+
+#[test]
+fn try_lock_never_gets_a_key_that_is_held() {
+    check(None, |world| {
+        let tries = world.cell.clone();
+        let other = world.spawn(World::visit);
+        let mut entries = 1;
+        if let Some(guard) = world.mutex.try_lock(1) {
+            tries.enter();
+            drop(guard);
+            entries += 1;
+        }
+        join([other]);
+        entries
+    });
+}
+
+#[test]
+fn try_lock_does_not_pass_a_waiter() {
+    check(None, |world| {
+        let guard = world.held();
+        let waiting = world.waiting();
+        let other = world.spawn(move |_| drop(guard));
+        assert!(world.mutex.try_lock(1).is_none(), "the key was promised to the waiter");
+        let guard = block_on(waiting);
+        world.cell.enter();
+        drop(guard);
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn a_waiter_cancelled_against_an_unlock_leaves_nothing() {
+    check(None, |world| {
+        let guard = world.held();
+        let waiting = world.waiting();
+        let other = world.spawn(move |_| drop(waiting));
+        drop(guard);
+        join([other]);
+        0
+    });
+}
+
+#[test]
+fn a_newcomer_gets_the_key_though_a_waiter_is_cancelled_against_the_unlock() {
+    check(None, |world| {
+        let guard = world.held();
+        let waiting = world.waiting();
+        let others = [world.spawn(move |_| drop(waiting)), world.spawn(World::visit)];
+        drop(guard);
+        join(others);
+        1
+    });
+}
+
+#[test]
+fn the_next_waiter_gets_the_key_though_the_first_is_cancelled_against_the_unlock() {
+    check(None, |world| {
+        let guard = world.held();
+        let (first, second) = (world.waiting(), world.waiting());
+        let others = [
+            world.spawn(move |_| drop(first)),
+            world.spawn(move |world| {
+                let guard = block_on(second);
+                world.cell.enter();
+                drop(guard);
+            }),
+        ];
+        drop(guard);
+        join(others);
+        1
+    });
+}
+
+#[test]
+fn a_granted_waiter_dropped_unpolled_passes_the_key_to_a_newcomer() {
+    check(None, |world| {
+        let guard = world.held();
+        let waiting = world.waiting();
+        drop(guard);
+        let other = world.spawn(move |_| drop(waiting));
+        world.visit();
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn a_granted_waiter_dropped_unpolled_passes_the_key_to_one_of_two() {
+    check(Some(3), |world| {
+        let guard = world.held();
+        let (granted, next) = (world.waiting(), world.waiting());
+        drop(guard);
+        let others = [world.spawn(move |_| drop(granted)), world.spawn(World::visit)];
+        let guard = block_on(next);
+        world.cell.enter();
+        drop(guard);
+        join(others);
+        2
+    });
+}
+
+#[test]
+fn a_waiter_that_moves_to_another_waker_is_woken_there() {
+    check(None, |world| {
+        let guard = world.held();
+        let waiting = world.waiting();
+        let other = world.spawn(move |world| {
+            let guard = block_on(waiting);
+            world.cell.enter();
+            drop(guard);
+        });
+        drop(guard);
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn the_last_unlock_and_a_newcomer_never_make_two_entries() {
+    check(None, |world| {
+        let guard = world.held();
+        let other = world.spawn(move |_| drop(guard));
+        let guard = block_on(world.mutex.lock(1));
+        assert_eq!(world.mutex.len(), 1);
+        assert_eq!(world.mutex.waiting(&1), 0);
+        world.cell.enter();
+        drop(guard);
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn an_event_that_a_dying_waiter_knows_serves_no_other_key() {
+    check(None, |world| {
+        let guard = world.held();
+        let dying = world.waiting();
+        let others = [
+            world.spawn(move |_| drop(dying)),
+            world.spawn(|world| {
+                if let Some(guard) = world.mutex.try_lock(1) {
+                    let mut next = pin!(world.mutex.lock(1));
+                    assert!(poll(next.as_mut()).is_pending(), "two have the key");
+                    thread::yield_now();
+                    assert!(poll(next.as_mut()).is_pending(), "two have the key");
+                    drop(guard);
+                    drop(block_on(next));
+                }
+            }),
+        ];
+        drop(guard);
+        join(others);
+        0
+    });
+}
+
+#[test]
+fn two_keys_of_one_shard_do_not_meet() {
+    check(None, |world| {
+        let other = world.spawn(|world| {
+            let guard = world.mutex.try_lock(2).expect("nobody else locks 2");
+            drop(guard);
+        });
+        let guard = world.mutex.try_lock(1).expect("nobody else locks 1");
+        world.cell.enter();
+        drop(guard);
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn two_keys_of_one_shard_with_a_waiter_each() {
+    check(None, |world| {
+        let twos = Cell::default();
+        let visit_two = |world: &World, twos: &Cell| {
+            let guard = block_on(world.mutex.lock(2));
+            twos.enter();
+            drop(guard);
+        };
+        let cell = twos.clone();
+        let other = world.spawn(move |world| {
+            world.visit();
+            visit_two(world, &cell);
+        });
+        visit_two(world, &twos);
+        world.visit();
+        join([other]);
+        assert_eq!(twos.0.load(Relaxed), 2);
+        2
+    });
+}
+
+#[test]
+fn stop_turns_away_those_that_wait_and_no_newcomer() {
+    check(None, |world| {
+        let guard = world.held();
+        let queued = || {
+            let world = world.clone();
+            let mut run = Box::pin(async move { world.mutex.run(1, async || ()).await });
+            assert!(poll(run.as_mut()).is_pending());
+            run
+        };
+        let (first, second) = (queued(), queued());
+        let other = world.spawn(move |_| {
+            assert_eq!(block_on(first), Err(Stopped));
+            assert_eq!(block_on(second), Err(Stopped));
+        });
+        guard.stop();
+        let newcomer = world.mutex.run(1, async || world.cell.enter());
+        assert_eq!(block_on(newcomer), Ok(()));
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn a_task_that_fails_stops_those_that_wait_and_no_retry() {
+    check(Some(4), |world| {
+        let fail = |world: &World| {
+            let outcome = block_on(world.mutex.run_or_stop(1, async || {
+                world.cell.enter();
+                Err::<(), _>(())
+            }));
+            if let Ok(error) = outcome {
+                assert_eq!(error, Err(()));
+                let retry = world.mutex.run(1, async || world.cell.enter());
+                assert!(block_on(retry).is_ok() || world.cell.0.load(Relaxed) > 1, "a retry was stopped");
+            } else {
+                world.visit();
+                world.visit();
+            }
+        };
+        let other = world.spawn(move |world| {
+            // Stopped or not, it enters key 1 once.
+            if block_on(world.mutex.run(1, async || world.cell.enter())).is_err() {
+                world.visit();
+            }
+        });
+        fail(world);
+        join([other]);
+        3
+    });
+}
+
+#[test]
+fn stop_from_outside_says_truly_how_many_it_stopped() {
+    check(None, |world| {
+        let guard = world.held();
+        let inner = world.clone();
+        let mut run = Box::pin(async move { inner.mutex.run(1, async || inner.cell.enter()).await });
+        assert!(poll(run.as_mut()).is_pending());
+        let ran = LoomArc::new(AtomicUsize::new(0));
+        let note = ran.clone();
+        let others = [
+            world.spawn(move |_| drop(guard)),
+            world.spawn(move |_| note.store(usize::from(block_on(run).is_ok()), Relaxed)),
+        ];
+        let stopped = world.mutex.stop(&1);
+        join(others);
+        let ran = ran.load(Relaxed);
+        assert_eq!(stopped + ran, 1);
+        ran
+    });
+}
+
+#[test]
+fn a_ticket_that_has_the_key_passes_it_on_when_dropped() {
+    check(None, |world| {
+        let ticket = world.mutex.ticket_arc(1);
+        let other = world.spawn(move |_| drop(ticket));
+        world.visit();
+        join([other]);
+        1
+    });
+}
+
+#[test]
+fn a_ticket_that_waits_may_be_dropped_against_an_unlock_and_a_newcomer() {
+    check(None, |world| {
+        let guard = world.held();
+        let ticket = world.mutex.ticket_arc(1);
+        let others = [world.spawn(move |_| drop(ticket)), world.spawn(World::visit)];
+        drop(guard);
+        join(others);
+        1
+    });
+}
+
+#[test]
+fn a_ticket_that_was_polled_may_be_dropped_against_an_unlock_and_a_newcomer() {
+    check(Some(3), |world| {
+        let guard = world.held();
+        let mut ticket = world.mutex.ticket_arc(1);
+        assert!(poll(Pin::new(&mut ticket)).is_pending());
+        let others = [world.spawn(move |_| drop(ticket)), world.spawn(World::visit)];
+        drop(guard);
+        join(others);
+        1
+    });
+}
+
+#[test]
+fn a_ticket_that_has_its_turn_passes_it_on_when_dropped() {
+    check(Some(3), |world| {
+        let guard = world.held();
+        let (ticket, next) = (world.mutex.ticket_arc(1), world.mutex.ticket_arc(1));
+        drop(guard);
+        let others = [world.spawn(move |_| drop(ticket)), world.spawn(World::visit)];
+        let guard = block_on(next);
+        world.cell.enter();
+        drop(guard);
+        join(others);
+        2
+    });
+}
+
+#[test]
+fn admission_sees_the_key_before_an_unlock_or_after_it() {
+    check(None, |world| {
+        let guard = world.held();
+        let other = world.spawn(move |_| drop(guard));
+        let mut ahead = None;
+        let ticket = world.mutex.ticket_if(1, |count| {
+            ahead = Some(count);
+            count == 0
+        });
+        let entries = match ticket {
+            Some(mut ticket) => {
+                assert_eq!(ahead, Some(0));
+                let guard = match poll(Pin::new(&mut ticket)) {
+                    Poll::Ready(guard) => guard,
+                    Poll::Pending => panic!("admitted because the key is free, but it waits"),
+                };
+                world.cell.enter();
+                drop(guard);
+                1
+            }
+            None => {
+                assert_eq!(ahead, Some(1));
+                0
+            }
+        };
+        join([other]);
+        entries
+    });
+}
+
+#[test]
+fn admission_lets_in_no_more_than_it_says() {
+    check(None, |world| {
+        let guard = world.held();
+        let admitted = Cell::default();
+        let (mutex, count) = (world.mutex.clone(), admitted.clone());
+        let other = thread::spawn(move || {
+            let ticket = mutex.ticket_arc_if(1, |ahead| ahead < 2);
+            count.0.fetch_add(usize::from(ticket.is_some()), Relaxed);
+            ticket
+        });
+        let ticket = world.mutex.ticket_arc_if(1, |ahead| ahead < 2);
+        admitted.0.fetch_add(usize::from(ticket.is_some()), Relaxed);
+        let theirs = other.join().expect("a thread panicked");
+        assert_eq!(admitted.0.load(Relaxed), 1);
+        drop((guard, ticket, theirs));
+        0
+    });
+}
+
+/// The number of those ahead is the place in the queue: the key must come in that order.
+#[test]
+fn the_order_of_arrival_is_the_order_of_service() {
+    check(None, |world| {
+        let guard = world.held();
+        let take = |mutex: &Arc<Mutex>| {
+            let mut place = 0;
+            let ticket = mutex.ticket_arc_if(1, |ahead| {
+                place = ahead;
+                true
+            });
+            (place, ticket.expect("everybody is admitted"))
+        };
+        let mutex = world.mutex.clone();
+        let other = thread::spawn(move || take(&mutex));
+        let mine = take(&world.mutex);
+        let theirs = other.join().expect("a thread panicked");
+        let (mut first, second) = if mine.0 < theirs.0 { (mine.1, theirs.1) } else { (theirs.1, mine.1) };
+        drop(guard);
+        match poll(Pin::new(&mut first)) {
+            Poll::Ready(guard) => drop(guard),
+            Poll::Pending => panic!("the second was served before the first"),
+        }
+        drop(block_on(second));
+        0
+    });
+}
+
+/// What a thread of the random model does with one of two keys.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Lock,
+    TryLock,
+    Many,
+    Run,
+    Fail,
+    Ticket,
+    TicketIfFewer,
+    Stop,
+    /// Polled once or twice, with a switch in between, then dropped.
+    GiveUp {
+        twice: bool,
+    },
+    DropTicket,
+    /// Lets the others go first.
+    Yield,
+}
+
+const STEPS: [Step; 13] = [
+    Step::Lock,
+    Step::Lock,
+    Step::TryLock,
+    Step::Many,
+    Step::Run,
+    Step::Fail,
+    Step::Ticket,
+    Step::TicketIfFewer,
+    Step::Stop,
+    Step::GiveUp { twice: false },
+    Step::GiveUp { twice: true },
+    Step::DropTicket,
+    Step::Yield,
+];
+
+/// Two keys, a cell for each, and how often they must have been entered.
+#[derive(Clone)]
+struct Pair {
+    mutex: Arc<Mutex>,
+    cells: [Cell; 2],
+    entries: [Arc<std::sync::atomic::AtomicUsize>; 2],
+}
+
+impl Pair {
+    fn enter(&self, key: u8) {
+        self.cells[usize::from(key)].enter();
+        self.entries[usize::from(key)].fetch_add(1, Relaxed);
+    }
+
+    fn step(&self, step: Step, key: u8) {
+        match step {
+            Step::Lock => {
+                let _guard = block_on(self.mutex.lock(key));
+                self.enter(key);
+            }
+            Step::TryLock => {
+                if let Some(_guard) = self.mutex.try_lock(key) {
+                    self.enter(key);
+                }
+            }
+            Step::Many => {
+                let _guards = block_on(self.mutex.lock_many([1, 0]));
+                self.enter(0);
+                self.enter(1);
+            }
+            Step::Run => {
+                let _ = block_on(self.mutex.run(key, async || self.enter(key)));
+            }
+            Step::Fail => {
+                let _ = block_on(self.mutex.run_or_stop(key, async || {
+                    self.enter(key);
+                    Err::<(), _>(())
+                }));
+            }
+            Step::Ticket => {
+                let ticket = self.mutex.ticket(key);
+                thread::yield_now();
+                let _guard = block_on(ticket);
+                self.enter(key);
+            }
+            Step::TicketIfFewer => {
+                if let Some(ticket) = self.mutex.ticket_if(key, |ahead| ahead < 2) {
+                    let _ = block_on(ticket.run(async || self.enter(key)));
+                }
+            }
+            Step::Stop => {
+                self.mutex.stop(&key);
+            }
+            Step::GiveUp { twice } => {
+                let mut lock = pin!(self.mutex.lock(key));
+                let mut polled = poll(lock.as_mut());
+                if twice && polled.is_pending() {
+                    thread::yield_now();
+                    polled = poll(lock.as_mut());
+                }
+                if let Poll::Ready(_guard) = polled {
+                    self.enter(key);
+                }
+            }
+            Step::DropTicket => drop(self.mutex.ticket(key)),
+            Step::Yield => thread::yield_now(),
+        }
+    }
+}
+
+/// Loom goes through schedules one by one from the first, which says little about a model too large to
+/// finish. So: many random programs, and the first schedules of each. `LOOM_PROGRAMS` and `LOOM_SEED` ask
+/// for more, or others.
+#[test]
+fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
+    const THREADS: usize = 4;
+    const SCHEDULES: usize = 60;
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let (programs, seed) = (number("LOOM_PROGRAMS", 1_000), number("LOOM_SEED", 1));
+    let mut schedules = 0;
+    for seed in seed..seed + programs {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut steps = || -> Vec<_> {
+            (0..random.usize(1..=3)).map(|_| (STEPS[random.usize(..STEPS.len())], random.u8(..2))).collect()
+        };
+        let program: [_; THREADS] = std::array::from_fn(|_| steps());
+        // Only a failure is of interest, and then the program is.
+        let report = Report(format!("LOOM_SEED={seed} LOOM_PROGRAMS=1: {program:?}"));
+        schedules += explore(Some(3), Some(SCHEDULES), move || {
+            let pair =
+                Pair { mutex: Arc::default(), cells: [(); 2].map(|()| Cell::default()), entries: Default::default() };
+            let [mine, others @ ..] = &program;
+            let threads = others.clone().map(|steps| {
+                let pair = pair.clone();
+                thread::spawn(move || steps.into_iter().for_each(|(step, key)| pair.step(step, key)))
+            });
+            mine.iter().for_each(|(step, key)| pair.step(*step, *key));
+            join(threads);
+            assert!(pair.mutex.is_empty(), "an entry is left behind");
+            let entries = pair.entries.each_ref().map(|entries| entries.load(Relaxed));
+            assert_eq!(pair.cells.each_ref().map(Cell::entries), entries, "two were inside");
+        });
+        drop(report);
+    }
+    println!("{schedules} schedules of {programs} programs");
+}
+
+/// Says which program failed.
+struct Report(String);
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
