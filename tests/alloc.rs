@@ -1,0 +1,212 @@
+//! What is allocated when, and what is given back. Each test prints what it found as rows of a table
+//! (`cargo test --test alloc -- --nocapture`).
+//!
+//! Allocations are counted for each thread, so tests that run beside each other do not mix.
+#![cfg(not(any(loom, miri)))] // their own allocations would be counted
+
+mod common;
+
+use std::collections::hash_map::DefaultHasher;
+use std::future::Future;
+use std::hash::BuildHasherDefault;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::{AllocationInfo, measure};
+use async_mutex_lite::KeyedMutex;
+use common::{Counter, OneHash};
+
+/// The same in every run.
+type FixedHash = BuildHasherDefault<DefaultHasher>;
+
+/// Behind the standard library's panics, a waiter's waker is wrapped in a box of ours.
+const PER_WAITER: u64 = if cfg!(all(feature = "std", panic = "unwind")) { 1 } else { 0 };
+
+/// Prints a row, and fails if the goal is missed.
+#[track_caller]
+fn goal(work: &str, goal: &str, figure: f64, limit: f64) {
+    println!("| {work} | {goal} | {figure} | {} |", if figure <= limit { "yes" } else { "**no**" });
+    assert!(figure <= limit, "{work}: {figure}, should be {goal}");
+}
+
+fn once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A future in a box that was allocated before anything is counted.
+type Boxed<F> = Pin<Box<Option<F>>>;
+
+fn boxes<F>(count: usize) -> Vec<Boxed<F>> {
+    (0..count).map(|_| Box::pin(None)).collect()
+}
+
+/// Sets the futures up and polls each once: they must wait. Returns what that allocated.
+fn queue<F: Future>(waiters: &mut [Boxed<F>], waker: &Waker, mut lock: impl FnMut() -> F) -> AllocationInfo {
+    measure(|| {
+        for waiter in waiters {
+            waiter.set(Some(lock()));
+            assert!(poll(waiter, waker).is_pending());
+        }
+    })
+}
+
+fn poll<F: Future>(waiter: &mut Boxed<F>, waker: &Waker) -> Poll<F::Output> {
+    let future = waiter.as_mut().as_pin_mut().expect("set up before");
+    future.poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn locking_a_free_key_allocates_nothing() {
+    let mutex = Arc::new(KeyedMutex::<u64>::new());
+    drop(mutex.try_lock(0)); // makes the table
+    let info = measure(|| {
+        for key in 0..1000 {
+            assert!(once(mutex.lock(key)).is_ready());
+            assert!(mutex.try_lock(key).is_some());
+            assert!(once(mutex.lock_arc(key)).is_ready());
+            assert!(once(mutex.run(key, async || ())).is_ready());
+            assert!(once(mutex.run_or_stop(key, async || Ok::<_, ()>(()))).is_ready());
+            assert!(once(mutex.ticket(key)).is_ready());
+            #[cfg(feature = "std")]
+            drop(mutex.lock_blocking(key));
+        }
+    });
+    goal("allocations, nobody waiting", "0", info.count_total as f64, 0.0);
+}
+
+#[test]
+fn locking_a_free_key_while_others_are_held_allocates_nothing() {
+    let mutex = KeyedMutex::<u64, FixedHash>::default();
+    let _held = (1000..1064).map(|key| mutex.try_lock(key)).collect::<Vec<_>>();
+    let round = || (0..1000).for_each(|key| assert!(once(mutex.lock(key)).is_ready()));
+    (0..10).for_each(|_| round()); // the table finds its size
+    let info = measure(|| (0..10).for_each(|_| round()));
+    goal("allocations, nobody waiting, 64 other keys held", "0", info.count_total as f64, 0.0);
+}
+
+#[test]
+fn a_waiter_allocates_at_most_once_and_a_contended_key_at_most_twice_and_only_the_first() {
+    const WAITERS: usize = 100;
+    // One hash, so that all keys are of one shard.
+    let mutex = KeyedMutex::<u64, OneHash>::default();
+    let waker = Waker::from(Arc::new(Counter::default()));
+    let mut waiters = boxes(WAITERS);
+    let mut totals = [0; 3];
+    for (key, total) in (0..).zip(&mut totals) {
+        let mut guard = mutex.try_lock(key);
+        let (first, others) = waiters.split_at_mut(1);
+        let first = queue(first, &waker, || mutex.lock(key));
+        let others = queue(others, &waker, || mutex.lock(key));
+        *total = first.count_total + others.count_total;
+        if key == 0 {
+            let each = others.count_total as f64 / (WAITERS - 1) as f64;
+            goal("allocations for each waiter", "at most 1", each, PER_WAITER as f64);
+            let event = first.count_total as f64 - each;
+            goal("allocations for a contended key", "at most 2", event, 2.0);
+        }
+        let handing_over = measure(|| {
+            for waiter in &mut waiters {
+                guard = None;
+                match poll(waiter, &waker) {
+                    Poll::Ready(next) => guard = Some(next),
+                    Poll::Pending => panic!("not its turn"),
+                }
+                waiter.set(None);
+            }
+        });
+        if key == 0 {
+            goal("allocations for each hand-over", "0", handing_over.count_total as f64, 0.0);
+        }
+        assert_eq!(handing_over.count_total, 0);
+        assert!(mutex.is_locked(&key));
+        drop(guard);
+        assert!(mutex.is_empty());
+    }
+    let later = totals[1].max(totals[2]) as f64 - (WAITERS as u64 * PER_WAITER) as f64;
+    goal("allocations for a contended key, once one of its shard has been contended", "0", later, 0.0);
+}
+
+#[test]
+fn whoever_gives_up_leaves_no_memory_behind() {
+    const WAITERS: usize = 100;
+    let mutex = KeyedMutex::<u64, OneHash>::default();
+    let waker = Waker::from(Arc::new(Counter::default()));
+    let mut waiters = boxes(WAITERS);
+    let mut round = || {
+        for key in 0..10 {
+            let guard = mutex.try_lock(key);
+            queue(&mut waiters, &waker, || mutex.lock(key));
+            // Half of them while they wait; then one that has been given the key, which is passed along.
+            let (odd, even): (Vec<_>, Vec<_>) = waiters.iter_mut().enumerate().partition(|(at, _)| at % 2 == 1);
+            odd.into_iter().for_each(|(_, waiter)| waiter.set(None));
+            drop(guard);
+            even.into_iter().for_each(|(_, waiter)| waiter.set(None));
+            assert!(mutex.is_empty());
+        }
+    };
+    round();
+    let info = measure(round);
+    goal("bytes left behind by 1,000 that gave up", "0", info.bytes_current as f64, 0.0);
+}
+
+#[test]
+fn a_held_key_takes_few_bytes() {
+    const KEYS: u64 = 300_000;
+    let mutex = KeyedMutex::<u64>::new();
+    drop(mutex.try_lock(0));
+    let mut guards = Vec::with_capacity(KEYS as usize);
+    let mut bytes = 0;
+    let (mut least, mut most) = (f64::MAX, 0_f64);
+    for key in 0..KEYS {
+        let info = measure(|| guards.push(mutex.try_lock(key).expect("free")));
+        bytes += info.bytes_current;
+        if key >= KEYS / 10 {
+            let each = bytes as f64 / (key + 1) as f64;
+            (least, most) = (least.min(each), most.max(each));
+        }
+    }
+    goal("bytes for a held u64 key, its table nearly full", "at most 64 and slack", least.ceil(), 64.0);
+    goal("bytes for a held u64 key, its table just grown", "at most 128 and slack", most.ceil(), 128.0);
+}
+
+#[test]
+fn a_burst_gives_its_memory_back() {
+    const KEYS: usize = 1_000_000;
+    let mut random = fastrand::Rng::with_seed(7);
+    for order in ["in order", "at random"] {
+        let mutex = KeyedMutex::<u64>::new();
+        let mut guards = Vec::with_capacity(KEYS);
+        let mut peak = 0;
+        let burst = measure(|| {
+            let up = measure(|| guards.extend((0..KEYS as u64).map(|key| mutex.try_lock(key))));
+            peak = up.bytes_max;
+            match order {
+                "in order" => guards.reverse(),
+                "at random" => random.shuffle(&mut guards),
+                _ => unreachable!(),
+            }
+            while guards.pop().is_some() {}
+        });
+        let kept = 100.0 * burst.bytes_current as f64 / peak as f64;
+        let work = format!("per cent of the peak kept after 1M keys, unlocked {order}");
+        goal(&work, "under 2", (100.0 * kept).ceil() / 100.0, 2.0);
+    }
+}
+
+#[test]
+fn futures_are_small() {
+    let numbers = KeyedMutex::<u64>::new();
+    let names = KeyedMutex::<String>::new();
+    let size = size_of_val(&numbers.lock(0_u64));
+    goal("bytes of the future of `lock`, u64", "under 200", size as f64, 199.0);
+    for (what, size) in [
+        ("the future of `lock`, String", size_of_val(&names.lock(String::new()))),
+        ("the future of `run` of an empty task, u64", size_of_val(&numbers.run(0, async || ()))),
+        ("a ticket, u64", size_of_val(&numbers.ticket(0))),
+        ("a guard, u64", size_of_val(&numbers.try_lock(0))),
+        ("a mutex", size_of_val(&numbers)),
+    ] {
+        println!("| bytes of {what} | | {size} | |");
+    }
+}
