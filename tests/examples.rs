@@ -52,7 +52,7 @@ fn the_checkout_loses_money_without_the_mutex() {
 #[test]
 fn a_bad_line_gets_its_number_and_the_reason_and_the_rest_runs() {
     let input = b"\xef\xbb\xbfalice 5\r\n\r\n  # nothing\r\nbob\r\nbob -3\nbob 1.234\nbob 0.00\nbob 1 2\n\xff 3\n\
-        bob 184467440737095516.15\nbob 184467440737095516.16\nbob .5 # half\ne\x1b[2Jve 5\nalice 1.5 # one and a half";
+        bob 184467440737095516.15\nbob 184467440737095516.16\nbob .5 # half\nbob 184467440737095517\ne\x1b[2Jve 5\nalice 1.5 # one and a half";
     let (status, out, err) = checkout(input);
     assert_eq!(status, ExitCode::SUCCESS);
     assert!(out.contains("3 orders by 2 users"), "{out}");
@@ -66,7 +66,8 @@ fn a_bad_line_gets_its_number_and_the_reason_and_the_rest_runs() {
         "line 9: not UTF-8",
         "line 11: \"184467440737095516.16\" is too much: 184467440737095516.15 is the limit",
         "line 12: \".5\" is no amount: write 12 or 12.50",
-        "line 13: \"e\\u{1b}[2Jve\" is no name: it has control characters",
+        "line 13: \"184467440737095517\" is too much: 184467440737095516.15 is the limit",
+        "line 14: \"e\\u{1b}[2Jve\" is no name: it has control characters",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), complaints);
 }
