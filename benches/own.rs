@@ -1,0 +1,165 @@
+//! What the mutex costs on its own: `cargo bench`. (How it compares with others: `.ci/peers`. What it
+//! costs in instructions: `.ci/callgrind`.)
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
+use divan::{Bencher, black_box};
+
+const HELD: [u64; 3] = [0, 1000, 1_000_000];
+const WAITERS: [usize; 3] = [1, 1000, 100_000];
+
+fn main() {
+    // Operations in a sample: one takes hardly longer than a look at the clock.
+    divan::Divan::default().sample_size(2000).config_with_args().main();
+}
+
+/// Polls a future where it is made, as `.await` does.
+macro_rules! now {
+    ($future:expr) => {
+        match pin!($future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("nobody else holds the key"),
+        }
+    };
+}
+
+/// A mutex with so many keys that others hold, none of them below 1000.
+fn held(mutex: &KeyedMutex<u64>, count: u64) -> Vec<KeyedMutexGuard<'_, u64>> {
+    (1000..1000 + count).filter_map(|key| mutex.try_lock(key)).collect()
+}
+
+fn next(key: &mut u64) -> u64 {
+    *key = (*key + 1) % 1000;
+    *key
+}
+
+/// While so many other keys are held.
+#[divan::bench(args = HELD)]
+fn lock(bencher: Bencher, others: u64) {
+    let mutex = KeyedMutex::new();
+    let _held = held(&mutex, others);
+    let mut key = 0;
+    bencher.bench_local(|| drop(black_box(now!(mutex.lock(next(&mut key))))));
+}
+
+#[divan::bench(args = HELD)]
+fn try_lock(bencher: Bencher, others: u64) {
+    let mutex = KeyedMutex::new();
+    let _held = held(&mutex, others);
+    let mut key = 0;
+    bencher.bench_local(|| drop(black_box(mutex.try_lock(next(&mut key)))));
+}
+
+#[divan::bench]
+fn lock_arc(bencher: Bencher) {
+    let mutex = Arc::new(KeyedMutex::<u64>::new());
+    let mut key = 0;
+    bencher.bench_local(|| drop(black_box(now!(mutex.lock_arc(next(&mut key))))));
+}
+
+#[divan::bench]
+fn lock_blocking(bencher: Bencher) {
+    let mutex = KeyedMutex::<u64>::new();
+    let mut key = 0;
+    bencher.bench_local(|| drop(black_box(mutex.lock_blocking(next(&mut key)))));
+}
+
+#[divan::bench]
+fn run(bencher: Bencher) {
+    let mutex = KeyedMutex::<u64>::new();
+    let mut key = 0;
+    bencher.bench_local(|| now!(mutex.run(next(&mut key), async || black_box(()))));
+}
+
+#[divan::bench]
+fn run_or_stop(bencher: Bencher) {
+    let mutex = KeyedMutex::<u64>::new();
+    let mut key = 0;
+    bencher.bench_local(|| now!(mutex.run_or_stop(next(&mut key), async || Ok::<_, ()>(black_box(7)))));
+}
+
+#[divan::bench]
+fn ticket(bencher: Bencher) {
+    let mutex = KeyedMutex::<u64>::new();
+    let mut key = 0;
+    bencher.bench_local(|| drop(black_box(now!(mutex.ticket(next(&mut key))))));
+}
+
+#[divan::bench]
+fn lock_many_of_four(bencher: Bencher) {
+    let mutex = KeyedMutex::<u64>::new();
+    bencher.bench_local(|| drop(black_box(now!(mutex.lock_many(black_box([4, 1, 3, 2]))))));
+}
+
+#[divan::bench]
+fn lock_string(bencher: Bencher) {
+    let mutex = KeyedMutex::<String>::new();
+    let key = || String::from("user-0000001234");
+    bencher.with_inputs(key).bench_local_values(|key| drop(black_box(now!(mutex.lock(key)))));
+}
+
+/// On each thread, keys of its own.
+#[divan::bench(threads = [1, 2, 0])]
+fn lock_on_threads(bencher: Bencher) {
+    static MUTEX: KeyedMutex<u64> = KeyedMutex::new();
+    static THREADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    std::thread_local! {
+        static KEY: u64 = THREADS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    bencher.bench(|| drop(black_box(now!(MUTEX.lock(KEY.with(|key| *key))))));
+}
+
+/// A future that waits in its place.
+type Waiter<F> = Pin<Box<Option<F>>>;
+
+/// So many futures that queue for a key somebody holds.
+fn queue<F: Future>(waiters: usize, lock: impl Fn() -> F) -> Vec<Waiter<F>> {
+    let mut queue: Vec<_> = (0..waiters).map(|_| Box::pin(Some(lock()))).collect();
+    for waiter in &mut queue {
+        assert!(poll(waiter).is_pending());
+    }
+    queue
+}
+
+fn poll<F: Future>(waiter: &mut Waiter<F>) -> Poll<F::Output> {
+    let future = waiter.as_mut().as_pin_mut().expect("queued");
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Unlock, the next one takes over, the last one queues again: with so many in the queue.
+#[divan::bench(args = WAITERS)]
+fn hand_over(bencher: Bencher, waiters: usize) {
+    let mutex = KeyedMutex::new();
+    let mut guard = mutex.try_lock(7);
+    let mut queue = queue(waiters, || mutex.lock(7));
+    let mut at = 0;
+    bencher.bench_local(|| {
+        guard = None;
+        let waiter = &mut queue[at];
+        guard = match poll(waiter) {
+            Poll::Ready(guard) => Some(guard),
+            Poll::Pending => panic!("not its turn"),
+        };
+        waiter.set(Some(mutex.lock(7)));
+        assert!(poll(waiter).is_pending());
+        at = (at + 1) % waiters;
+    });
+}
+
+/// One of so many gives up, and queues again.
+#[divan::bench(args = WAITERS)]
+fn cancel(bencher: Bencher, waiters: usize) {
+    let mutex = KeyedMutex::new();
+    let _guard = mutex.try_lock(7);
+    let mut queue = queue(waiters, || mutex.lock(7));
+    let mut random = fastrand::Rng::with_seed(7);
+    bencher.bench_local(|| {
+        let waiter = &mut queue[random.usize(..waiters)];
+        waiter.set(Some(mutex.lock(7)));
+        assert!(poll(waiter).is_pending());
+    });
+}
