@@ -3,6 +3,7 @@
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::mem;
+use core::ops::Deref;
 use core::pin::pin;
 
 use event_listener::Event;
@@ -15,29 +16,19 @@ use crate::sync::Arc;
 use crate::wait::{enter, turn};
 
 /// How a claim knows its mutex: borrowed, or shared.
-pub(crate) trait Handle {
+pub(crate) trait Handle: Deref<Target = KeyedMutex<Self::Key, Self::Hasher>> {
     type Key;
     type Hasher;
-
-    fn mutex(&self) -> &KeyedMutex<Self::Key, Self::Hasher>;
 }
 
 impl<K, S> Handle for &KeyedMutex<K, S> {
     type Key = K;
     type Hasher = S;
-
-    fn mutex(&self) -> &KeyedMutex<K, S> {
-        self
-    }
 }
 
 impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
     type Key = K;
     type Hasher = S;
-
-    fn mutex(&self) -> &KeyedMutex<K, S> {
-        self
-    }
 }
 
 /// One member of a key's slot. Dropping it counts it out, whatever its state: there is no other unlock,
@@ -64,10 +55,9 @@ enum State {
 
 impl<M: Handle> Claim<M> {
     /// The token has come.
-    #[inline]
     pub(crate) fn begin(&mut self) {
         let stoppable = mem::replace(&mut self.state, State::Holds) == State::Stoppable;
-        if stoppable && self.mutex.mutex().table.begin(self.place) {
+        if stoppable && self.mutex.table.begin(self.place) {
             self.state = State::Stopped;
         }
     }
@@ -78,14 +68,13 @@ impl<M: Handle> Claim<M> {
 
     /// Stops the tasks queued behind this claim.
     pub(crate) fn stop(&self) {
-        self.mutex.mutex().table.stop(self.place.hash, |slot| slot.id == self.place.id);
+        self.mutex.table.stop(self.place.hash, |slot| slot.id == self.place.id);
     }
 }
 
 impl<M: Handle> Drop for Claim<M> {
-    #[inline]
     fn drop(&mut self) {
-        let table = &self.mutex.mutex().table;
+        let table = &self.mutex.table;
         match self.state {
             State::Holds | State::Stopped => table.release(self.place),
             State::Waits => table.leave(self.place, false),
@@ -96,21 +85,19 @@ impl<M: Handle> Drop for Claim<M> {
 
 impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     /// Claims the key if it is free.
-    #[inline]
     pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self> {
-        let hash = mutex.mutex().hash(&key);
-        let ticket = mutex.mutex().table.claim_free(hash, key).ok()?;
+        let hash = mutex.hash(&key);
+        let ticket = mutex.table.claim_free(hash, key).ok()?;
         Some(Self::first(mutex, hash, ticket))
     }
 
     /// A claim that made its slot.
-    #[inline]
     fn first(mutex: M, hash: u64, ticket: u64) -> Self {
         Self { mutex, place: Place { hash, id: ticket, ticket }, state: State::Holds }
     }
 
     /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.
-    #[inline]
+    #[allow(clippy::manual_async_fn)] // an `async fn` would keep its arguments twice
     pub(crate) fn acquire<T>(
         mutex: M,
         key: M::Key,
@@ -118,26 +105,19 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         wrap: impl FnOnce(Self) -> T,
     ) -> impl Future<Output = T> {
         async move {
-            let hash = mutex.mutex().hash(&key);
-            let key = match mutex.mutex().table.claim_free(hash, key) {
+            let hash = mutex.hash(&key);
+            let key = match mutex.table.claim_free(hash, key) {
                 Ok(ticket) => return wrap(Self::first(mutex, hash, ticket)),
                 Err(key) => key,
             };
             // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
             // only then leaves the list. The other way round, a token given in between would be lost.
             let mut waiting = pin!(None);
-            let claim = Self::join(
-                mutex,
-                hash,
-                key,
-                stoppable,
-                |_| true,
-                |event| {
-                    waiting.set(Some(turn(event.clone())));
-                    waiting.as_mut().as_pin_mut().map(enter);
-                },
-            );
-            let mut claim = claim.expect("everybody is admitted");
+            let enter = |event: &Arc<Event>| {
+                waiting.set(Some(turn(event.clone())));
+                waiting.as_mut().as_pin_mut().map(enter);
+            };
+            let mut claim = Self::join(mutex, hash, key, stoppable, |_| true, enter).expect("everybody is admitted");
             if let Some(turn) = waiting.as_mut().as_pin_mut() {
                 turn.await;
                 claim.begin();
@@ -148,7 +128,6 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
 
     /// Takes a ticket, if `admit` says so of those ahead. If the key is not free, `enter` starts to listen
     /// for the token.
-    #[inline]
     pub(crate) fn join(
         mutex: M,
         hash: u64,
@@ -158,7 +137,7 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         enter: impl FnOnce(&Arc<Event>),
     ) -> Option<Self> {
         let mut key = Some(key);
-        let place = mutex.mutex().table.claim(hash, &mut key, stoppable, admit, enter)?;
+        let place = mutex.table.claim(hash, &mut key, stoppable, admit, enter)?;
         let state = match stoppable {
             _ if place.is_first() => State::Holds,
             true => State::Stoppable,
@@ -173,8 +152,8 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     /// Claims the key and blocks the thread until it has come.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub(crate) fn block(mutex: M, key: M::Key) -> Self {
-        let hash = mutex.mutex().hash(&key);
-        let key = match mutex.mutex().table.claim_free(hash, key) {
+        let hash = mutex.hash(&key);
+        let key = match mutex.table.claim_free(hash, key) {
             Ok(ticket) => return Self::first(mutex, hash, ticket),
             Err(key) => key,
         };

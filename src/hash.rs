@@ -3,7 +3,10 @@
 use core::hash::{BuildHasher, Hasher};
 use hashbrown::DefaultHashBuilder;
 
-use crate::sync::Once;
+#[cfg(not(feature = "std"))]
+use crate::sync::Lock;
+#[cfg(feature = "std")]
+use std::sync::OnceLock;
 
 /// The default hasher of a [`KeyedMutex`](crate::KeyedMutex), seeded at random when it is first used.
 ///
@@ -34,32 +37,32 @@ impl RandomState {
     }
 }
 
-static SEED: Once<(DefaultHashBuilder, u64)> = Once::new();
-
 impl BuildHasher for RandomState {
     type Hasher = DefaultHasher;
 
     #[inline]
     fn build_hasher(&self) -> DefaultHasher {
-        let (seed, salt) = SEED.get(|| (DefaultHashBuilder::default(), salt()));
-        let mut hasher = seed.build_hasher();
-        if cfg!(feature = "std") {
-            hasher.write_u64(salt);
-        }
-        DefaultHasher(hasher)
+        DefaultHasher(seeded())
     }
 }
 
-/// 64 bits that nobody outside can guess: the standard library seeds its maps from the system.
+/// The standard library seeds its maps from the system: 64 bits of that go before every key.
 #[cfg(feature = "std")]
-fn salt() -> u64 {
-    std::hash::RandomState::new().hash_one(0)
+#[inline]
+fn seeded() -> hashbrown::DefaultHasher {
+    static SEED: OnceLock<(DefaultHashBuilder, u64)> = OnceLock::new();
+    let system = || std::hash::RandomState::new().hash_one(0);
+    let (builder, salt) = SEED.get_or_init(|| (DefaultHashBuilder::default(), system()));
+    let mut hasher = builder.build_hasher();
+    hasher.write_u64(*salt);
+    hasher
 }
 
-/// Nothing to be had: foldhash's own seed, made of addresses, stands alone.
+/// Nothing better to be had: foldhash's own seed, made of addresses, stands alone.
 #[cfg(not(feature = "std"))]
-fn salt() -> u64 {
-    0
+fn seeded() -> hashbrown::DefaultHasher {
+    static SEED: Lock<Option<DefaultHashBuilder>> = Lock::new(None);
+    SEED.with(|seed| seed.get_or_insert_default().build_hasher())
 }
 
 /// The [`Hasher`] that [`RandomState`] makes.

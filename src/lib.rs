@@ -39,6 +39,7 @@
 //! without). Nothing has been changed then. Unlocking and cancelling need no memory.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::alloc_instead_of_core, clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;

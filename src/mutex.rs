@@ -149,7 +149,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("acquire", "async_lock", "wait"))]
-    #[inline]
     pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> {
         Claim::acquire(self, key, false, KeyedMutexGuard)
     }
@@ -168,7 +167,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///     None => { /* it is being done already */ }
     /// }
     /// ```
-    #[inline]
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
         Claim::free(self, key).map(KeyedMutexGuard)
     }
@@ -326,7 +324,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         self.table.members(self.hash(key), |slot| slot.key.borrow() == key)
     }
 
-    #[inline]
     pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u64 {
         self.hasher.hash_one(key)
     }

@@ -31,7 +31,6 @@ pub(crate) struct Place {
 
 impl Place {
     /// Whoever makes a slot has the token from the start.
-    #[inline]
     pub(crate) fn is_first(self) -> bool {
         self.ticket == self.id
     }
@@ -61,7 +60,6 @@ impl<K> Shard<K> {
     }
 
     /// Counts a claim out. The short way is for a key that nobody else wants.
-    #[inline]
     pub(crate) fn count_out(&mut self, place: Place, stoppable: bool) -> Left<K> {
         match self.slots.take_hot(|slot| slot.id == place.id && slot.members == 1) {
             Some(slot) => self.close(slot),
@@ -86,7 +84,6 @@ impl<K> Shard<K> {
     }
 
     /// Takes a slot apart. Its key is for the caller to drop, outside the lock.
-    #[inline]
     fn close(&mut self, slot: Slot<K>) -> Left<K> {
         if let Some(event) = slot.event {
             self.spare.get_or_insert(event);
@@ -122,7 +119,6 @@ impl<K> Slot<K> {
 }
 
 /// Draws the next ticket.
-#[inline]
 pub(crate) fn draw(next: &mut u64) -> u64 {
     let ticket = *next;
     *next += 1;

@@ -16,12 +16,12 @@ mod imp {
     use alloc::boxed::Box;
     use std::sync::OnceLock;
 
-    /// Two cache lines: processors fetch them in pairs.
+    /// On cache lines of its own, two of them: processors fetch them in pairs.
     #[repr(align(128))]
-    struct Padded<T>(T);
+    struct One<K>(Lock<Shard<K>>);
 
     pub(crate) struct Shards<K> {
-        all: OnceLock<Box<[Padded<Lock<Shard<K>>>]>>,
+        all: OnceLock<Box<[One<K>]>>,
     }
 
     impl<K> Shards<K> {
@@ -31,7 +31,6 @@ mod imp {
 
         /// The number of shards is a power of two, and a multiplication carries every bit of the hash
         /// to the top: hashbrown uses the other end, and a user's hasher may be the identity.
-        #[inline]
         pub(crate) fn of(&self, hash: u64) -> &Lock<Shard<K>> {
             const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
             let all = self.all.get_or_init(Self::make);
@@ -40,8 +39,8 @@ mod imp {
         }
 
         #[cold]
-        fn make() -> Box<[Padded<Lock<Shard<K>>>]> {
-            (0..count()).map(|_| Padded(Lock::new(Shard::new()))).collect()
+        fn make() -> Box<[One<K>]> {
+            (0..count()).map(|_| One(Lock::new(Shard::new()))).collect()
         }
 
         pub(crate) fn iter(&self) -> impl Iterator<Item = &Lock<Shard<K>>> {
@@ -75,7 +74,6 @@ mod imp {
             Self { only: Lock::new(Shard::new()) }
         }
 
-        #[inline]
         pub(crate) fn of(&self, _hash: u64) -> &Lock<Shard<K>> {
             &self.only
         }

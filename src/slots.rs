@@ -26,14 +26,12 @@ impl<K> Slots<K> {
         Self { hot: None, table: HashTable::new() }
     }
 
-    #[inline]
     pub(crate) fn len(&self) -> usize {
         usize::from(self.hot.is_some()) + self.table.len()
     }
 
     /// Finds a slot by its hash and what `is` says of it. `is` may be a user's `Eq`, and may panic:
     /// nothing has changed then.
-    #[inline]
     pub(crate) fn find(&mut self, hash: u64, mut is: impl FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
         let mut same = |slot: &Slot<K>| slot.hash == hash && is(slot);
         if self.hot.as_ref().is_some_and(&mut same) {
@@ -54,7 +52,6 @@ impl<K> Slots<K> {
     }
 
     /// Takes the hot slot, if it is that one.
-    #[inline]
     pub(crate) fn take_hot(&mut self, is: impl FnOnce(&mut Slot<K>) -> bool) -> Option<Slot<K>> {
         self.hot.take_if(is)
     }

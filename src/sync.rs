@@ -22,11 +22,11 @@ pub(crate) use alloc::sync::Arc;
 #[cfg(not(target_has_atomic = "ptr"))]
 pub(crate) use portable_atomic_util::Arc;
 
-pub(crate) use imp::{Lock, Once};
+pub(crate) use imp::Lock;
 
 #[cfg(feature = "critical-section")]
 mod imp {
-    use core::cell::{OnceCell, RefCell};
+    use core::cell::RefCell;
     use critical_section::{Mutex, with};
 
     pub(crate) struct Lock<T>(Mutex<RefCell<T>>);
@@ -36,20 +36,9 @@ mod imp {
             Self(Mutex::new(RefCell::new(value)))
         }
 
+        #[inline]
         pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
             with(|section| work(&mut self.0.borrow_ref_mut(section)))
-        }
-    }
-
-    pub(crate) struct Once<T>(Mutex<OnceCell<T>>);
-
-    impl<T: Clone> Once<T> {
-        pub(crate) const fn new() -> Self {
-            Self(Mutex::new(OnceCell::new()))
-        }
-
-        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
-            with(|section| self.0.borrow(section).get_or_init(make).clone())
         }
     }
 }
@@ -60,7 +49,7 @@ mod imp {
     use loom::sync::Mutex;
     #[cfg(not(loom))]
     use std::sync::Mutex;
-    use std::sync::{OnceLock, PoisonError};
+    use std::sync::PoisonError;
 
     pub(crate) struct Lock<T>(Mutex<T>);
 
@@ -72,19 +61,6 @@ mod imp {
         #[inline]
         pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
             work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-        }
-    }
-
-    pub(crate) struct Once<T>(OnceLock<T>);
-
-    impl<T: Clone> Once<T> {
-        pub(crate) const fn new() -> Self {
-            Self(OnceLock::new())
-        }
-
-        #[inline]
-        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
-            self.0.get_or_init(make).clone()
         }
     }
 }
@@ -101,19 +77,6 @@ mod imp {
         #[inline]
         pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
             work(&mut self.0.lock())
-        }
-    }
-
-    pub(crate) struct Once<T>(spin::Once<T>);
-
-    impl<T: Clone> Once<T> {
-        pub(crate) const fn new() -> Self {
-            Self(spin::Once::new())
-        }
-
-        #[inline]
-        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
-            self.0.call_once(make).clone()
         }
     }
 }

@@ -136,7 +136,6 @@ impl<K> Table<K> {
     /// `admit` is told how many hold or wait for the key, and may refuse. `enter` must make the claim
     /// listen to the event: under this lock, so that the event's list has the order of the tickets.
     /// `key` is left with its owner, to be dropped outside the lock, unless the table took it.
-    #[inline]
     pub(crate) fn claim(
         &self,
         hash: u64,

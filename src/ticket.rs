@@ -22,7 +22,7 @@ struct Queued<M: Handle> {
 
 impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Queued<M> {
     fn join(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Self> {
-        let hash = mutex.mutex().hash(&key);
+        let hash = mutex.hash(&key);
         let mut waiting = None;
         let claim = Claim::join(mutex, hash, key, true, admit, |event| {
             let mut turn = Box::pin(turn(event.clone()));

@@ -15,6 +15,7 @@ use contain::contained;
 ///
 /// The listener lives in the future itself. The event outlives it: the table takes an event for unused,
 /// and gives it to another key, once nobody else has a share in it.
+#[allow(clippy::manual_async_fn)] // an `async fn` would keep its argument twice
 pub(crate) fn turn(event: Arc<Event>) -> impl Future<Output = ()> {
     async move {
         listener!(event => listener);
@@ -38,9 +39,10 @@ mod contain {
     use alloc::task::Wake;
     use core::future::{Future, poll_fn};
     use core::mem;
+    use core::panic::AssertUnwindSafe;
     use core::pin::Pin;
     use core::task::{Context, Waker};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::panic::catch_unwind;
 
     struct Contained(Option<Waker>);
 

@@ -10,9 +10,10 @@ use async_mutex_lite::KeyedMutex;
 use common::{Hand, hand, now, waiting};
 
 type Mutex = Arc<KeyedMutex<&'static str>>;
+type Make = fn(&Mutex) -> Hand<'_, ()>;
 
 /// Every future that waits for a key, as one that says nothing about its guard.
-fn kinds() -> Vec<(&'static str, fn(&Mutex) -> Hand<'_, ()>)> {
+fn kinds() -> Vec<(&'static str, Make)> {
     vec![
         ("lock", |m| hand(async { drop(m.lock("key").await) })),
         ("lock_arc", |m| hand(async { drop(m.lock_arc("key").await) })),

@@ -13,9 +13,11 @@ use futures_lite::future::pending;
 
 type Mutex = Arc<KeyedMutex<&'static str>>;
 type Held = Box<dyn std::any::Any>;
+type Hold = fn(&Mutex) -> Held;
+type Wait<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Every way to hold a key without waiting: what is returned holds it until it is dropped.
-fn ways_to_hold() -> Vec<(&'static str, fn(&Mutex) -> Held)> {
+fn ways_to_hold() -> Vec<(&'static str, Hold)> {
     fn leak(mutex: &Mutex) -> &'static KeyedMutex<&'static str> {
         Box::leak(Box::new(mutex.clone()))
     }
@@ -50,7 +52,7 @@ fn ways_to_hold() -> Vec<(&'static str, fn(&Mutex) -> Held)> {
 }
 
 /// Every way to wait for a key in a task.
-fn ways_to_wait(mutex: &Mutex) -> Vec<(&'static str, Pin<Box<dyn Future<Output = ()> + '_>>)> {
+fn ways_to_wait(mutex: &Mutex) -> Vec<(&'static str, Wait<'_>)> {
     vec![
         ("lock", Box::pin(async { drop(mutex.lock("key").await) })),
         ("lock_arc", Box::pin(async { drop(mutex.lock_arc("key").await) })),

@@ -170,10 +170,7 @@ fn a_panic_in_the_drop_of_a_key_leaves_its_queue_in_order() {
     assert_eq!(with_mischief(panic, || now(mutex.run(Key(1), async || "ran")).is_ok()), Err(panic));
     works(&mutex);
     // One of many.
-    let many = now(async {
-        let guards = [mutex.lock(Key(1)).await, mutex.lock(Key(2)).await, mutex.lock(Key(3)).await];
-        guards
-    });
+    let many = now(async { [mutex.lock(Key(1)).await, mutex.lock(Key(2)).await, mutex.lock(Key(3)).await] });
     assert_eq!(with_mischief(panic, || drop(many)), Err(panic));
     works(&mutex);
 }

@@ -1,5 +1,7 @@
 //! First polled, first served, for each key; and the key is handed over.
 
+#![allow(clippy::unit_arg)]
+
 mod common;
 
 use std::cell::RefCell;

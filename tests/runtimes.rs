@@ -35,8 +35,11 @@ impl Bank {
                 }
                 1 => self.mutex.run(key, async || self.deposit(key).await).await.unwrap(),
                 _ => {
-                    let done = self.mutex.run_or_stop(key, async || Ok::<_, Stopped>(self.deposit(key).await)).await;
-                    done.unwrap().unwrap();
+                    let deposit = async || {
+                        self.deposit(key).await;
+                        Ok::<_, Stopped>(())
+                    };
+                    self.mutex.run_or_stop(key, deposit).await.unwrap().unwrap();
                 }
             }
         }

@@ -20,6 +20,11 @@ async fn uncalled() {
     panic!("a stopped task was called");
 }
 
+async fn uncalled_too() -> Result<(), ()> {
+    uncalled().await;
+    Ok(())
+}
+
 #[test]
 fn run_passes_on_whatever_the_task_returns_and_the_queue_goes_on() {
     let mutex = Mutex::new();
@@ -127,9 +132,9 @@ fn a_failure_stops_every_task_that_was_queued_in_its_turn_and_uncalled() {
         failing.pending();
         let mut queue: Vec<Hand<'_, Result<(), Stopped>>> = vec![
             hand(mutex.run("key", uncalled)),
-            hand(async { mutex.run_or_stop("key", async || Ok::<_, ()>(uncalled().await)).await.map(|_| ()) }),
+            hand(async { mutex.run_or_stop("key", async || uncalled_too().await).await.map(|_| ()) }),
             hand(async { mutex.ticket("key").run(uncalled).await }),
-            hand(async { mutex.ticket("key").run_or_stop(async || Ok::<_, ()>(uncalled().await)).await.map(|_| ()) }),
+            hand(async { mutex.ticket("key").run_or_stop(async || uncalled_too().await).await.map(|_| ()) }),
             hand(mutex.run("key", uncalled)),
         ];
         queue.iter_mut().for_each(Hand::pending);

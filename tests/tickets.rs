@@ -1,5 +1,7 @@
 //! A ticket's place is fixed when it is made; admission decides under the lock.
 
+#![allow(clippy::unit_arg)]
+
 mod common;
 
 use std::cell::RefCell;

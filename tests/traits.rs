@@ -131,9 +131,9 @@ fn a_guard_of_a_longer_life_may_stand_for_one_of_a_shorter() {
 fn default_and_new_are_the_same() {
     let mutex: KeyedMutex<u8, BuildHasherDefault<hash_map::DefaultHasher>> = KeyedMutex::default();
     assert!(mutex.is_empty());
-    const NEW: KeyedMutex<u8> = KeyedMutex::new();
+    static NEW: KeyedMutex<u8> = KeyedMutex::new();
     assert!(NEW.is_empty());
-    const WITH: KeyedMutex<u8, RandomState> = KeyedMutex::with_hasher(RandomState::new());
+    static WITH: KeyedMutex<u8, RandomState> = KeyedMutex::with_hasher(RandomState::new());
     assert!(WITH.is_empty());
 }
 
