@@ -26,11 +26,6 @@ impl<K, S> Handle for &KeyedMutex<K, S> {
     type Hasher = S;
 }
 
-impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
-    type Key = K;
-    type Hasher = S;
-}
-
 /// One member of a key's slot. Dropping it counts it out, whatever its state: there is no other unlock,
 /// and no other way to cancel.
 pub(crate) struct Claim<M: Handle> {

@@ -3,7 +3,6 @@
 use core::fmt;
 
 use crate::claim::Claim;
-use crate::sync::Arc;
 use crate::{KeyedMutex, RandomState};
 
 /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
@@ -18,12 +17,6 @@ use crate::{KeyedMutex, RandomState};
 #[clippy::has_significant_drop]
 pub struct KeyedMutexGuard<'a, K, S = RandomState>(pub(crate) Claim<&'a KeyedMutex<K, S>>);
 
-/// Like [`KeyedMutexGuard`], but owns an `Arc` of its [`KeyedMutex`].
-#[cfg(target_has_atomic = "ptr")]
-#[must_use = "the key is unlocked when the guard is dropped"]
-#[clippy::has_significant_drop]
-pub struct KeyedMutexGuardArc<K, S = RandomState>(pub(crate) Claim<Arc<KeyedMutex<K, S>>>);
-
 impl<K, S> KeyedMutexGuard<'_, K, S> {
     /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run) and
     /// [`run_or_stop`](KeyedMutex::run_or_stop) that waits for this key now returns
@@ -34,23 +27,8 @@ impl<K, S> KeyedMutexGuard<'_, K, S> {
     }
 }
 
-#[cfg(target_has_atomic = "ptr")]
-impl<K, S> KeyedMutexGuardArc<K, S> {
-    /// Like [`KeyedMutexGuard::stop`].
-    pub fn stop(self) {
-        self.0.stop();
-    }
-}
-
 impl<K, S> fmt::Debug for KeyedMutexGuard<'_, K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedMutexGuard").finish_non_exhaustive()
-    }
-}
-
-#[cfg(target_has_atomic = "ptr")]
-impl<K, S> fmt::Debug for KeyedMutexGuardArc<K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutexGuardArc").finish_non_exhaustive()
     }
 }

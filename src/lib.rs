@@ -32,8 +32,8 @@
 //! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
 //!
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one, which is all that can compare and
-//! swap. A Cortex-M0 cannot: there, switch on `critical-section` and `portable-atomic`, and let the
-//! final binary switch on a `critical-section` implementation.
+//! swap. A Cortex-M0 cannot: there, the atomics come from portable-atomic, which asks the final binary how
+//! (by its feature `critical-section`, say).
 //!
 //! When memory runs out, the allocator's error handler decides (by default, abort with `std`, panic
 //! without). Nothing has been changed then. Unlocking and cancelling need no memory.
@@ -46,6 +46,8 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(target_has_atomic = "ptr")]
+mod arc;
 mod claim;
 mod guard;
 mod hash;
@@ -64,15 +66,11 @@ mod wait;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use guard::KeyedMutexGuard;
 #[cfg(target_has_atomic = "ptr")]
-pub use guard::KeyedMutexGuardArc;
+pub use arc::{KeyedMutexGuardArc, KeyedMutexGuardsArc, TicketArc};
+pub use guard::KeyedMutexGuard;
 pub use hash::{DefaultHasher, RandomState};
 pub use many::KeyedMutexGuards;
-#[cfg(target_has_atomic = "ptr")]
-pub use many::KeyedMutexGuardsArc;
 pub use mutex::KeyedMutex;
 pub use run::Stopped;
 pub use ticket::Ticket;
-#[cfg(target_has_atomic = "ptr")]
-pub use ticket::TicketArc;

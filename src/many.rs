@@ -3,15 +3,13 @@
 use alloc::vec::Vec;
 use core::convert::identity;
 use core::fmt;
-use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
 use crate::claim::{Claim, Handle};
-use crate::sync::Arc;
 use crate::{KeyedMutex, RandomState};
 
 /// Claims the keys in their order, the same for everybody, so that no two can wait for each other.
-async fn acquire<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Claim<M>>
+pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Claim<M>>
 where
     M: Handle<Key: Hash + Ord, Hasher: BuildHasher> + Clone,
 {
@@ -29,12 +27,6 @@ where
 #[must_use = "the keys are unlocked when the guards are dropped"]
 #[clippy::has_significant_drop]
 pub struct KeyedMutexGuards<'a, K, S = RandomState>(Vec<Claim<&'a KeyedMutex<K, S>>>);
-
-/// Like [`KeyedMutexGuards`], but owns an `Arc` of its [`KeyedMutex`].
-#[cfg(target_has_atomic = "ptr")]
-#[must_use = "the keys are unlocked when the guards are dropped"]
-#[clippy::has_significant_drop]
-pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Claim<Arc<KeyedMutex<K, S>>>>);
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks all of the keys, or none: whoever drops the future half-way holds nothing.
@@ -64,32 +56,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Ord,
     {
-        KeyedMutexGuards(acquire(self, keys).await)
-    }
-
-    /// Like [`lock_many`](Self::lock_many), but the guards own an `Arc` of the mutex.
-    #[cfg(target_has_atomic = "ptr")]
-    pub fn lock_many_arc<I: IntoIterator<Item = K>>(
-        self: &Arc<Self>,
-        keys: I,
-    ) -> impl Future<Output = KeyedMutexGuardsArc<K, S>> + use<K, S, I>
-    where
-        K: Ord,
-    {
-        let claims = acquire(self.clone(), keys);
-        async move { KeyedMutexGuardsArc(claims.await) }
+        KeyedMutexGuards(acquire_all(self, keys).await)
     }
 }
 
 impl<K, S> fmt::Debug for KeyedMutexGuards<'_, K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedMutexGuards").field("len", &self.0.len()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(target_has_atomic = "ptr")]
-impl<K, S> fmt::Debug for KeyedMutexGuardsArc<K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutexGuardsArc").field("len", &self.0.len()).finish_non_exhaustive()
     }
 }

@@ -8,11 +8,10 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 
 use futures_lite::future::or;
 
+use crate::KeyedMutexGuard;
 use crate::claim::Claim;
 use crate::hash::RandomState;
-use crate::sync::Arc;
 use crate::table::Table;
-use crate::{KeyedMutexGuard, KeyedMutexGuardArc};
 
 /// An async mutex by key.
 ///
@@ -188,37 +187,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_blocking(&self, key: K) -> KeyedMutexGuard<'_, K, S> {
         KeyedMutexGuard(Claim::block(self, key))
-    }
-
-    /// Like [`lock`](Self::lock), but the guard owns an `Arc` of the mutex.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use async_mutex_lite::KeyedMutex;
-    ///
-    /// # smol::block_on(async {
-    /// let mutex = Arc::new(KeyedMutex::new());
-    /// let guard = mutex.lock_arc("alice").await;
-    /// smol::spawn(async move { drop(guard) }).await;
-    /// # });
-    /// ```
-    #[cfg(target_has_atomic = "ptr")]
-    pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + use<K, S> {
-        Claim::acquire(self.clone(), key, false, KeyedMutexGuardArc)
-    }
-
-    /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
-    #[cfg(target_has_atomic = "ptr")]
-    pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
-        Claim::free(self.clone(), key).map(KeyedMutexGuardArc)
-    }
-
-    /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.
-    #[cfg(all(feature = "std", not(target_family = "wasm")))]
-    pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
-        KeyedMutexGuardArc(Claim::block(self.clone(), key))
     }
 
     /// Locks a key, or gives up as soon as `signal` is ready: a timer, a shutdown, a closed connection.

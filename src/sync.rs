@@ -11,11 +11,8 @@
 //! critical section has no guard to hand out. None of them is poisoned by a panic: the only user code
 //! that runs inside is `Eq` (and an admission closure), before anything has changed.
 
-#[cfg(all(not(target_has_atomic = "ptr"), not(feature = "portable-atomic")))]
-compile_error!(
-    "this target has no compare-and-swap: switch on the feature `portable-atomic` of async-mutex-lite, \
-     and let the final binary choose how portable-atomic provides it (see its documentation)"
-);
+#[cfg(all(loom, any(not(feature = "std"), feature = "critical-section")))]
+compile_error!("the model checker stands in for the threads of `std`: under `--cfg loom`, use the default features");
 
 #[cfg(target_has_atomic = "ptr")]
 pub(crate) use alloc::sync::Arc;

@@ -9,19 +9,18 @@ use core::task::{Context, Poll, ready};
 
 use crate::claim::{Claim, Handle};
 use crate::run::{run, run_or_stop};
-use crate::sync::Arc;
 use crate::wait::{enter, turn};
 use crate::{KeyedMutex, KeyedMutexGuard, RandomState, Stopped};
 
 /// A claim that may have to wait, with all that it needs for it in a box, so that it can be moved.
-struct Queued<M: Handle> {
+pub(crate) struct Queued<M: Handle> {
     // Counted out first, and only then out of the list: fields are dropped in this order.
     claim: Option<Claim<M>>,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Queued<M> {
-    fn join(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Self> {
+    pub(crate) fn join(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Self> {
         let hash = mutex.hash(&key);
         let mut waiting = None;
         let claim = Claim::join(mutex, hash, key, true, admit, |event| {
@@ -46,11 +45,12 @@ impl<M: Handle + Unpin> Future for Queued<M> {
     }
 }
 
+/// A ticket with the given handle.
 macro_rules! ticket {
     ($(#[$doc:meta])* $Ticket:ident <$($a:lifetime,)? K, S>, $handle:ty => $Guard:ident) => {
         $(#[$doc])*
         #[must_use = "a ticket that is dropped gives up its place in the queue"]
-        pub struct $Ticket<$($a,)? K, S = RandomState>(Queued<$handle>);
+        pub struct $Ticket<$($a,)? K, S = RandomState>(pub(crate) Queued<$handle>);
 
         impl<$($a,)? K, S> $Ticket<$($a,)? K, S> {
             /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run`] does.
@@ -91,6 +91,8 @@ macro_rules! ticket {
         }
     };
 }
+#[cfg(target_has_atomic = "ptr")]
+pub(crate) use ticket;
 
 ticket! {
     /// A place in the queue for a key, taken when the ticket was made. Await it for a guard, or run a task.
@@ -103,15 +105,6 @@ ticket! {
     ///
     /// Polling a ticket again after it has given its guard panics.
     Ticket<'a, K, S>, &'a KeyedMutex<K, S> => KeyedMutexGuard
-}
-
-#[cfg(target_has_atomic = "ptr")]
-use crate::KeyedMutexGuardArc;
-
-#[cfg(target_has_atomic = "ptr")]
-ticket! {
-    /// Like [`Ticket`], but owns an `Arc` of its [`KeyedMutex`].
-    TicketArc<K, S>, Arc<KeyedMutex<K, S>> => KeyedMutexGuardArc
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
@@ -156,17 +149,5 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     pub fn ticket_if(&self, key: K, admit: impl FnOnce(usize) -> bool) -> Option<Ticket<'_, K, S>> {
         Queued::join(self, key, admit).map(Ticket)
-    }
-
-    /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
-    #[cfg(target_has_atomic = "ptr")]
-    pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
-        TicketArc(Queued::join(self.clone(), key, |_| true).expect("everybody is admitted"))
-    }
-
-    /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
-    #[cfg(target_has_atomic = "ptr")]
-    pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(usize) -> bool) -> Option<TicketArc<K, S>> {
-        Queued::join(self.clone(), key, admit).map(TicketArc)
     }
 }

@@ -1,0 +1,107 @@
+//! The same again, for those who own an `Arc` of the mutex: guards and tickets that borrow nothing.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::Future;
+use core::hash::{BuildHasher, Hash};
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use crate::claim::{Claim, Handle};
+use crate::many::acquire_all;
+use crate::run::{run, run_or_stop};
+use crate::ticket::{Queued, ticket};
+use crate::{KeyedMutex, RandomState, Stopped};
+
+impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
+    type Key = K;
+    type Hasher = S;
+}
+
+/// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
+#[must_use = "the key is unlocked when the guard is dropped"]
+#[clippy::has_significant_drop]
+pub struct KeyedMutexGuardArc<K, S = RandomState>(Claim<Arc<KeyedMutex<K, S>>>);
+
+impl<K, S> KeyedMutexGuardArc<K, S> {
+    /// Like [`KeyedMutexGuard::stop`](crate::KeyedMutexGuard::stop).
+    pub fn stop(self) {
+        self.0.stop();
+    }
+}
+
+impl<K, S> fmt::Debug for KeyedMutexGuardArc<K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedMutexGuardArc").finish_non_exhaustive()
+    }
+}
+
+/// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
+#[must_use = "the keys are unlocked when the guards are dropped"]
+#[clippy::has_significant_drop]
+pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Claim<Arc<KeyedMutex<K, S>>>>);
+
+impl<K, S> fmt::Debug for KeyedMutexGuardsArc<K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedMutexGuardsArc").field("len", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+ticket! {
+    /// Like [`Ticket`](crate::Ticket), but owns an `Arc` of its [`KeyedMutex`].
+    TicketArc<K, S>, Arc<KeyedMutex<K, S>> => KeyedMutexGuardArc
+}
+
+impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
+    /// Like [`lock`](Self::lock), but the guard owns an `Arc` of the mutex.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = Arc::new(KeyedMutex::new());
+    /// let guard = mutex.lock_arc("alice").await;
+    /// smol::spawn(async move { drop(guard) }).await;
+    /// # });
+    /// ```
+    pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + use<K, S> {
+        Claim::acquire(self.clone(), key, false, KeyedMutexGuardArc)
+    }
+
+    /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
+    pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
+        Claim::free(self.clone(), key).map(KeyedMutexGuardArc)
+    }
+
+    /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.
+    #[cfg(all(feature = "std", not(target_family = "wasm")))]
+    pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
+        KeyedMutexGuardArc(Claim::block(self.clone(), key))
+    }
+
+    /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
+    pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
+        TicketArc(Queued::join(self.clone(), key, |_| true).expect("everybody is admitted"))
+    }
+
+    /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
+    pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(usize) -> bool) -> Option<TicketArc<K, S>> {
+        Queued::join(self.clone(), key, admit).map(TicketArc)
+    }
+
+    /// Like [`lock_many`](Self::lock_many), but the guards own an `Arc` of the mutex.
+    pub fn lock_many_arc<I: IntoIterator<Item = K>>(
+        self: &Arc<Self>,
+        keys: I,
+    ) -> impl Future<Output = KeyedMutexGuardsArc<K, S>> + use<K, S, I>
+    where
+        K: Ord,
+    {
+        let claims = acquire_all(self.clone(), keys);
+        async move { KeyedMutexGuardsArc(claims.await) }
+    }
+}
