@@ -17,7 +17,6 @@ use async_mutex_lite::KeyedMutex;
 const KEYS: usize = 1024;
 /// Keys that others hold meanwhile, in the works called `held`; never one of `KEYS`.
 const HELD: usize = 64;
-const WAITERS: usize = 64;
 
 type Floor<K> = spin::Mutex<hashbrown::HashMap<K, ()>>;
 
@@ -93,13 +92,13 @@ struct Task<F> {
 }
 
 impl<F: Future> Queue<F> {
-    fn new(lock: impl Fn() -> F) -> Self {
+    fn new(waiters: usize, lock: impl Fn() -> F) -> Self {
         let task = |_| {
             let woken = Arc::new(Flag(AtomicBool::new(false)));
             Task { future: Box::pin(None), woken: woken.clone(), waker: woken.into() }
         };
-        let mut queue = Self { tasks: (0..WAITERS).map(task).collect() };
-        (0..WAITERS).for_each(|task| queue.join(task, lock()));
+        let mut queue = Self { tasks: (0..waiters).map(task).collect() };
+        (0..waiters).for_each(|task| queue.join(task, lock()));
         queue
     }
 
@@ -125,11 +124,11 @@ impl<F: Future> Queue<F> {
 }
 
 /// One operation: unlock, which wakes the next, who is polled; the last holder queues up again.
-fn hand_over<F: Future>(first: F::Output, lock: impl Fn() -> F, operations: usize) {
-    let mut queue = Queue::new(&lock);
+fn hand_over<F: Future>(waiters: usize, first: F::Output, lock: impl Fn() -> F, operations: usize) {
+    let mut queue = Queue::new(waiters, &lock);
     let mut guard = first;
     for operation in 0..operations {
-        let next = operation % WAITERS;
+        let next = operation % waiters;
         drop(guard);
         guard = queue.served(next);
         queue.join(next, lock());
@@ -139,11 +138,11 @@ fn hand_over<F: Future>(first: F::Output, lock: impl Fn() -> F, operations: usiz
 }
 
 /// One operation: a waiter somewhere in the queue gives up, and queues again at its end.
-fn cancel<F: Future>(holder: F::Output, lock: impl Fn() -> F, operations: usize) {
-    let mut queue = Queue::new(&lock);
+fn cancel<F: Future>(waiters: usize, holder: F::Output, lock: impl Fn() -> F, operations: usize) {
+    let mut queue = Queue::new(waiters, &lock);
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..operations {
-        queue.join(random.usize(..WAITERS), lock());
+        queue.join(random.usize(..waiters), lock());
     }
     drop(queue);
     drop(holder);
@@ -178,15 +177,20 @@ fn main() {
     let (mutex, key) = (KeyedMutex::<u64>::new(), 7);
     let tokio = tokio::sync::Mutex::new(());
     let async_lock = async_lock::Mutex::new(());
-    match work.as_str() {
+    let (work, waiters) = match work.rsplit_once('_') {
+        Some((work, "1k")) => (work, 1000),
+        Some((work, "100k")) => (work, 100_000),
+        _ => (work.as_str(), 64),
+    };
+    match work {
         "unkeyed_tokio" => (0..operations).for_each(|_| unkeyed_tokio(black_box(&tokio))),
         "unkeyed_async_lock" => (0..operations).for_each(|_| unkeyed_async_lock(black_box(&async_lock))),
-        "hand_over" => hand_over(now!(mutex.lock(key)), || mutex.lock(key), operations),
-        "hand_over_tokio" => hand_over(now!(tokio.lock()), || tokio.lock(), operations),
-        "hand_over_async_lock" => hand_over(now!(async_lock.lock()), || async_lock.lock(), operations),
-        "cancel" => cancel(now!(mutex.lock(key)), || mutex.lock(key), operations),
-        "cancel_tokio" => cancel(now!(tokio.lock()), || tokio.lock(), operations),
-        "cancel_async_lock" => cancel(now!(async_lock.lock()), || async_lock.lock(), operations),
+        "hand_over" => hand_over(waiters, now!(mutex.lock(key)), || mutex.lock(key), operations),
+        "hand_over_tokio" => hand_over(waiters, now!(tokio.lock()), || tokio.lock(), operations),
+        "hand_over_async_lock" => hand_over(waiters, now!(async_lock.lock()), || async_lock.lock(), operations),
+        "cancel" => cancel(waiters, now!(mutex.lock(key)), || mutex.lock(key), operations),
+        "cancel_tokio" => cancel(waiters, now!(tokio.lock()), || tokio.lock(), operations),
+        "cancel_async_lock" => cancel(waiters, now!(async_lock.lock()), || async_lock.lock(), operations),
         work => match work.strip_suffix("_string") {
             Some(work) => keyed(work, operations, |number| format!("user-{number:010}")),
             None => keyed(work.trim_end_matches("_u64"), operations, |number| number as u64),

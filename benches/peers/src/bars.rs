@@ -60,6 +60,11 @@ pub fn bars(results: &Results) -> Vec<Bar> {
         bars.push(Bar::at_most(name("lock + unlock, String"), 1.2, "the floor", count("lock_string", "floor_string")));
         bars.push(Bar::at_most(name("run"), 1.15, "lock", count("run_u64", "lock_u64")));
         bars.push(Bar::at_most(name("hand-over"), 1.0, "tokio's Mutex", count("hand_over", "hand_over_tokio")));
+        for (work, more, less) in [("unlock", "hand_over_100k", "hand_over_1k"), ("cancel", "cancel_100k", "cancel_1k")]
+        {
+            let work = name(&format!("{work}, 100,000 waiters"));
+            bars.push(Bar::at_most(work, 1.5, "1,000", count(more, less)));
+        }
     }
     let hot = ratio(ours(work::HOT), (work::HOT, UNKEYED_TOKIO));
     bars.push(Bar::at_most("lock + unlock, u64, time", 1.2, "tokio's Mutex", hot));
@@ -71,7 +76,11 @@ pub fn bars(results: &Results) -> Vec<Bar> {
     bars.push(Bar::at_most("run, time", 1.15, "lock", ratio(ours(work::RUN_HOT), ours(work::HOT))));
     for name in [work::HOT, work::CYCLE_1K, work::CYCLE_1M, work::STRINGS] {
         let best = results.best_ratio(name, KEYED_RIVALS);
-        bars.push(Bar::at_least(format!("best keyed rival, {name}"), 3.0, "ours", best));
+        let mut bar = Bar::at_least(format!("best keyed rival, {name}"), 3.0, "ours", best);
+        if let Some(net) = results.best_net_ratio(name, KEYED_RIVALS, BARE) {
+            bar.figure += &format!(" ({net:.2} x without the key's clone and the loop)");
+        }
+        bars.push(bar);
     }
     for name in [work::HAND_OVER, work::RING_64] {
         let tokio = ratio(ours(name), (name, UNKEYED_TOKIO));
@@ -83,8 +92,17 @@ pub fn bars(results: &Results) -> Vec<Bar> {
             results.best_ratio(name, KEYED_RIVALS),
         ));
     }
-    let one = (work::DISJOINT_1, OURS);
-    bars.push(Bar::at_least("work of 2 threads, disjoint keys", 1.8, "one thread", ratio(one, ours(work::DISJOINT_2))));
+    for (keys, one, two) in [
+        ("a key each", work::DISJOINT_1, work::DISJOINT_2),
+        ("512 keys each", work::DISJOINT_1_512, work::DISJOINT_2_512),
+    ] {
+        let speed = |lock| results.ratio((one, lock), (two, lock));
+        let mut bar = Bar::at_least(format!("work of 2 threads, {keys}"), 1.8, "one thread", speed(OURS));
+        if let Some(machine) = speed(BARE) {
+            bar.figure += &format!(" (without any lock: {machine:.2} x)");
+        }
+        bars.push(bar);
+    }
     for (work, more, less, limit) in [
         ("lock + unlock, 1M keys held", work::HELD_1M, work::HELD_1K, 2.0),
         ("unlock, 100,000 waiters", work::RING_100K, work::RING_1K, 1.5),

@@ -42,8 +42,14 @@ const KEYED_RIVALS: &[&str] = &[
     <HashMapAsyncLock<u64> as Rival<u64>>::NAME,
 ];
 
+/// Sets a work up for each of its contestants.
+type SetUp = Box<dyn Fn() -> Vec<Contestant>>;
+
 /// Works that are compared with each other too: their contestants all take turns.
-type Group = Vec<(&'static str, Box<dyn Fn() -> Vec<Contestant>>)>;
+struct Group {
+    rounds: usize,
+    works: Vec<(&'static str, SetUp)>,
+}
 
 /// A work for ours, the keyed rivals, and others: `R => contestant` sets it up for the rival `R`.
 macro_rules! against {
@@ -54,74 +60,113 @@ macro_rules! against {
         ($name, Box::new(move || vec![$({
             type $R = $rival;
             $contestant
-        }),*]) as Box<dyn Fn() -> Vec<Contestant>>)
+        }),*]) as SetUp)
     };
 }
 
-fn groups(scale: usize) -> Vec<Group> {
+fn groups(quick: bool) -> Vec<Group> {
     use works::*;
-    let many = 100_000 / scale;
-    let million = 1_000_000 / scale;
+    // Short rounds, shorter than a slice of the scheduler, and many of them.
+    let many = if quick { 5_000 } else { 30_000 };
+    let million = if quick { 100_000 } else { 1_000_000 };
+    let group = |rounds, works| Group { rounds: if quick { 3 } else { rounds }, works };
     let mut apart = vec![
-        against!(work::DISJOINT_1, u64, [Floor<u64>], R => disjoint::<R>(1, 3 * many)),
-        against!(work::DISJOINT_2, u64, [Floor<u64>], R => disjoint::<R>(2, 3 * many)),
+        against!(work::DISJOINT_1, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(1, many)),
+        against!(work::DISJOINT_2, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(2, many)),
     ];
     if all_threads() > 2 {
-        let all = against!(work::DISJOINT_ALL, u64, [Floor<u64>], R => disjoint::<R>(all_threads(), 3 * many));
+        let all = against!(work::DISJOINT_ALL, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(all_threads(), many));
         apart.push(all);
     }
     vec![
-        vec![
-            against!(work::HOT, u64, [UnkeyedTokio, UnkeyedAsyncLock, Floor<u64>], R => cycle::<_, R>(number, 1, 0, many)),
-            against!(work::RUN_HOT, u64, [UnkeyedTokio, UnkeyedAsyncLock, Floor<u64>], R => run::<_, R>(number, 1, many)),
-        ],
-        vec![
-            against!(work::CYCLE_1K, u64, [Floor<u64>], R => cycle::<_, R>(number, 1000, 0, many)),
-            against!("u64 keys, cycling over 1k, `run`", u64, [Floor<u64>], R => run::<_, R>(number, 1000, many)),
-        ],
-        vec![against!(work::CYCLE_1M, u64, [Floor<u64>], R => cycle::<_, R>(number, 1_000_000, 0, million))],
-        vec![against!(work::STRINGS, String, [Floor<String>], R => cycle::<_, R>(name, 10_000, 0, many))],
-        vec![
-            against!(work::HAND_OVER, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => tasks::<R>(1, 64, many, 1, only_one)),
-        ],
-        vec![
-            against!("hand-over, 2 threads x 32 tasks", u64, [UnkeyedTokio, UnkeyedAsyncLock], R => tasks::<R>(2, 32, many / 4, 1, only_one)),
-        ],
-        vec![
-            against!(work::RING_1, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(1, many)),
-            against!(work::RING_64, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(64, many)),
-            against!(work::RING_1K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(1000, many)),
-            against!(work::RING_100K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(100_000, 2 * many)),
-        ],
-        vec![
-            against!(work::CANCEL_1K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(1000, many / 2)),
-            against!(work::CANCEL_100K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(100_000, 1)),
-        ],
-        apart,
-        vec![
-            against!("Zipf over 10k keys, 64 tasks on one thread", u64, [], R => tasks::<R>(1, 64, many, ZIPF_KEYS, zipf)),
-        ],
-        vec![
-            against!("Zipf over 10k keys, 2 threads x 32 tasks", u64, [], R => tasks::<R>(2, 32, many / 2, ZIPF_KEYS, zipf)),
-        ],
-        vec![against!("lock 1M keys, hold them all, unlock", u64, [Floor<u64>], R => hold::<R>(million))],
-        vec![
-            against!(work::HELD_1K, u64, [Floor<u64>], R => cycle::<_, R>(number, 1000, 1000, many)),
-            against!(work::HELD_1M, u64, [Floor<u64>], R => cycle::<_, R>(number, 1000, 1_000_000, many)),
-        ],
+        group(
+            51,
+            vec![
+                against!(work::HOT, u64, [UnkeyedTokio, UnkeyedAsyncLock, Floor<u64>, Bare<u64>], R => cycle::<_, R>(number, 1, 0, many)),
+                against!(work::RUN_HOT, u64, [UnkeyedTokio, UnkeyedAsyncLock, Floor<u64>, Bare<u64>], R => run::<_, R>(number, 1, many)),
+            ],
+        ),
+        group(
+            51,
+            vec![
+                against!(work::CYCLE_1K, u64, [Floor<u64>, Bare<u64>], R => cycle::<_, R>(number, 1000, 0, many)),
+                against!("u64 keys, cycling over 1k, `run`", u64, [Floor<u64>, Bare<u64>], R => run::<_, R>(number, 1000, many)),
+            ],
+        ),
+        group(
+            15,
+            vec![
+                against!(work::CYCLE_1M, u64, [Floor<u64>, Bare<u64>], R => cycle::<_, R>(number, 1_000_000, 0, million)),
+            ],
+        ),
+        group(
+            51,
+            vec![
+                against!(work::STRINGS, String, [Floor<String>, Bare<String>], R => cycle::<_, R>(name, 10_000, 0, many)),
+            ],
+        ),
+        group(
+            51,
+            vec![
+                against!(work::HAND_OVER, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => tasks::<R>(1, 64, many, 1, only_one)),
+            ],
+        ),
+        group(
+            51,
+            vec![
+                against!("hand-over, 2 threads x 32 tasks", u64, [UnkeyedTokio, UnkeyedAsyncLock], R => tasks::<R>(2, 32, many / 4, 1, only_one)),
+            ],
+        ),
+        group(
+            31,
+            vec![
+                against!(work::RING_1, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(1, many)),
+                against!(work::RING_64, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(64, many)),
+                against!(work::RING_1K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(1000, many)),
+                against!(work::RING_100K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => ring::<R>(100_000, 100_000)),
+            ],
+        ),
+        group(
+            21,
+            vec![
+                against!(work::CANCEL_1K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(1000, many)),
+                against!(work::CANCEL_100K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(100_000, 1)),
+            ],
+        ),
+        group(301, apart),
+        group(
+            51,
+            vec![
+                against!("Zipf over 10k keys, 64 tasks on one thread", u64, [], R => tasks::<R>(1, 64, many, ZIPF_KEYS, zipf)),
+            ],
+        ),
+        group(
+            51,
+            vec![
+                against!("Zipf over 10k keys, 2 threads x 32 tasks", u64, [], R => tasks::<R>(2, 32, many / 4, ZIPF_KEYS, zipf)),
+            ],
+        ),
+        group(15, vec![against!("lock 1M keys, hold them all, unlock", u64, [Floor<u64>], R => hold::<R>(million))]),
+        group(
+            31,
+            vec![
+                against!(work::HELD_1K, u64, [Floor<u64>], R => cycle::<_, R>(number, 1000, 1000, many)),
+                against!(work::HELD_1M, u64, [Floor<u64>], R => cycle::<_, R>(number, 1000, 1_000_000, many)),
+            ],
+        ),
     ]
 }
 
 /// Measures a group, each contestant once in every round, beginning with another one each time.
-fn measure(group: Group, rounds: usize, results: &mut Results) {
+fn measure(group: Group, results: &mut Results) {
     let mut running = Vec::new();
-    for (work, contestants) in group {
+    for (work, contestants) in group.works {
         for mut contestant in contestants() {
             (contestant.measure)(); // to warm up
             running.push((contestant.measure, Row { work, contestant: contestant.name, samples: Vec::new() }));
         }
     }
-    for round in 0..rounds {
+    for round in 0..group.rounds {
         let len = running.len();
         for at in 0..len {
             let (measure, row) = &mut running[(at + round) % len];
@@ -136,7 +181,8 @@ fn figure(nanos: f64) -> String {
 }
 
 fn print_table(results: &Results) {
-    println!("Nanoseconds for each operation: the median of all rounds. In brackets: how many times as long as ours,");
+    println!("Nanoseconds of processor time for each operation (with several threads: of wall-clock time):");
+    println!("the median of all rounds. In brackets: how many times as long as ours,");
     println!(
         "the median of the ratios within a round. *: let newcomers pass those that wait, and so hardly ever handed"
     );
@@ -207,12 +253,11 @@ fn main() {
             _ => panic!("usage: peers [--quick] [--json] [--only TEXT]"),
         }
     }
-    let (scale, rounds) = if quick { (10, 3) } else { (1, 15) };
     let mut results = Results::default();
-    for group in groups(scale) {
-        if group.iter().any(|(work, _)| work.contains(&only)) {
-            eprintln!("{} ...", group[0].0);
-            measure(group, rounds, &mut results);
+    for group in groups(quick) {
+        if group.works.iter().any(|(work, _)| work.contains(&only)) {
+            eprintln!("{} ...", group.works[0].0);
+            measure(group, &mut results);
         }
     }
     if as_json {

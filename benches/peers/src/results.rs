@@ -35,10 +35,27 @@ impl Results {
         Some(median(of.samples.iter().zip(&than.samples).map(|(of, than)| of.nanos / than.nanos)))
     }
 
+    /// The same, without what neither can help.
+    pub fn net_ratio(&self, work: &str, of: &str, than: &str, without: &str) -> Option<f64> {
+        let [of, than, without] = [of, than, without].map(|contestant| self.row((work, contestant)));
+        let (of, than, without) = (of?, than?, without?);
+        let net = |row: &Row, round: usize| row.samples[round].nanos - without.samples[round].nanos;
+        Some(median((0..without.samples.len()).map(|round| net(of, round) / net(than, round))))
+    }
+
     /// How many times as long as ours the fastest of some takes, those aside that do not hand over.
     pub fn best_ratio(&self, work: &str, contestants: &[&str]) -> Option<f64> {
+        self.best_by(work, contestants, |name| self.ratio((work, name), (work, OURS)))
+    }
+
+    /// The same, without what neither can help.
+    pub fn best_net_ratio(&self, work: &str, contestants: &[&str], without: &str) -> Option<f64> {
+        self.best_by(work, contestants, |name| self.net_ratio(work, name, OURS, without))
+    }
+
+    fn best_by(&self, work: &str, contestants: &[&str], ratio: impl Fn(&str) -> Option<f64>) -> Option<f64> {
         let rows = contestants.iter().filter(|name| self.row((work, name)).is_some_and(|row| !row.keeps()));
-        rows.filter_map(|name| self.ratio((work, name), (work, OURS))).min_by(f64::total_cmp)
+        rows.filter_map(|name| ratio(name)).min_by(f64::total_cmp)
     }
 }
 

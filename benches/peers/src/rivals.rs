@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::{Future, ready};
 use std::hash::Hash;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
@@ -208,5 +209,23 @@ impl<K: Key> Rival<K> for Floor<K> {
     fn lock<'a>(&'a self, key: &'a K) -> impl Future<Output = Self::Guard<'a>> {
         self.0.lock().insert(key.clone(), ());
         ready(FloorGuard(self, key))
+    }
+}
+
+/// Not even that: what is measured along with every lock by key.
+pub struct Bare<K>(PhantomData<fn() -> K>);
+
+pub const BARE: &str = "no lock, the key cloned and dropped";
+
+impl<K: Key> Rival<K> for Bare<K> {
+    const NAME: &'static str = BARE;
+    type Guard<'a> = K;
+
+    fn new() -> Self {
+        Self(PhantomData)
+    }
+
+    fn lock<'a>(&'a self, key: &'a K) -> impl Future<Output = Self::Guard<'a>> {
+        ready(key.clone())
     }
 }

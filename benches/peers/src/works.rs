@@ -5,13 +5,17 @@ use std::future::Future;
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_executor::LocalExecutor;
+use cpu_time::ThreadTime;
 use futures_lite::future::{block_on, yield_now};
 
 use crate::rivals::*;
@@ -37,10 +41,60 @@ fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
+/// Times work on this thread, in processor time: so others that want the processor too do not count.
 fn sample(operations: usize, work: impl FnOnce()) -> Sample {
-    let start = Instant::now();
+    let start = ThreadTime::now();
     work();
     Sample { nanos: start.elapsed().as_nanos() as f64 / operations as f64, handed: 100.0 }
+}
+
+/// Lets all threads begin at once. They spin, each on a processor of its own, so that all of them do run
+/// at that moment, even if others want the processors too.
+struct Start(AtomicUsize);
+
+impl Start {
+    fn wait(&self) {
+        self.0.fetch_sub(1, SeqCst);
+        while self.0.load(SeqCst) > 0 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// When a thread began: by the wall clock, and by its own.
+type Begin = (Instant, ThreadTime);
+
+fn begin() -> Begin {
+    (Instant::now(), ThreadTime::now())
+}
+
+/// Runs threads that measure themselves, from the first to begin to the last to end. `work` waits for the
+/// start once it is set up. Returns what it counted, with the time: of several threads by the wall clock,
+/// because one that has to wait takes no processor time.
+fn on_threads(threads: usize, work: impl Fn(usize, &Start) -> (Begin, usize) + Sync) -> (Duration, usize) {
+    let start = Start(AtomicUsize::new(threads));
+    let processors = core_affinity::get_core_ids().unwrap_or_default();
+    thread::scope(|scope| {
+        let (start, work, processors) = (&start, &work, &processors);
+        let thread = |at: usize| {
+            scope.spawn(move || {
+                if let (2.., Some(&processor)) = (threads, processors.get(at)) {
+                    core_affinity::set_for_current(processor);
+                }
+                let ((begin, own), count) = work(at, start);
+                (begin, Instant::now(), own.elapsed(), count)
+            })
+        };
+        let running: Vec<_> = (0..threads).map(thread).collect();
+        let done: Vec<_> = running.into_iter().map(|thread| thread.join().expect("exclusion")).collect();
+        let count = done.iter().map(|(.., count)| count).sum();
+        if let [(_, _, own, _)] = done[..] {
+            return (own, count);
+        }
+        let begin = done.iter().map(|(begin, ..)| *begin).min().expect("some thread");
+        let end = done.iter().map(|(_, end, ..)| *end).max().expect("some thread");
+        (end - begin, count)
+    })
 }
 
 fn contestant(name: &'static str, measure: impl FnMut() -> Sample + 'static) -> Contestant {
@@ -164,7 +218,7 @@ pub fn tasks<R: Rival<u64>>(
     let cells = Cells::new(key_count);
     let each = operations / threads / tasks;
     contestant(R::NAME, move || {
-        let one_thread = |thread: usize, start: &Barrier| {
+        let one_thread = |thread: usize, start: &Start| {
             let (last, handed) = (Cell::new(usize::MAX), Cell::new(0));
             let executor = LocalExecutor::new();
             let work = |task: usize| {
@@ -184,24 +238,17 @@ pub fn tasks<R: Rival<u64>>(
             };
             let tasks: Vec<_> = (0..tasks).map(|task| executor.spawn(work(task))).collect();
             start.wait();
+            let begin = begin();
             block_on(executor.run(async {
                 for task in tasks {
                     task.await;
                 }
             }));
-            handed.get()
+            (begin, handed.get())
         };
-        let start = Barrier::new(threads + 1);
-        thread::scope(|scope| {
-            let (start, one_thread) = (&start, &one_thread);
-            let running: Vec<_> = (0..threads).map(|at| scope.spawn(move || one_thread(at, start))).collect();
-            start.wait();
-            let mut handed = 0;
-            let sample = sample(each * threads * tasks, || {
-                handed = running.into_iter().map(|thread| thread.join().expect("exclusion")).sum();
-            });
-            Sample { handed: 100.0 * handed as f64 / (each * threads * tasks) as f64, ..sample }
-        })
+        let (time, handed) = on_threads(threads, one_thread);
+        let operations = (each * threads * tasks) as f64;
+        Sample { nanos: time.as_nanos() as f64 / operations, handed: 100.0 * handed as f64 / operations }
     })
 }
 
@@ -225,35 +272,35 @@ pub fn zipf(random: &mut fastrand::Rng) -> usize {
     SUMS.partition_point(|&sum| sum < point).min(ZIPF_KEYS - 1)
 }
 
-/// Threads that cycle through keys of their own. One operation is one lock and unlock on any of them, in
-/// wall-clock time: half as long on two threads if nothing is shared.
-pub fn disjoint<R: Rival<u64>>(threads: usize, operations: usize) -> Contestant {
-    const EACH: usize = 512;
+/// Threads that cycle through `each` keys of their own, others in every round: two keys may happen to share
+/// a part of the lock. One operation is one lock and unlock on any thread, in wall-clock time: half as
+/// long on two threads if nothing is shared.
+pub fn disjoint<R: Rival<u64>>(threads: usize, each: usize, operations: usize) -> Contestant {
     let rival: &R = leak(R::new());
-    let keys = keys(EACH * threads, number);
+    let mut round = 0;
     contestant(R::NAME, move || {
-        let one_thread = |thread: usize, start: &Barrier| {
-            let keys = &keys[thread * EACH..][..EACH];
-            let cells = Cells::new(EACH);
+        round += 1;
+        let one_thread = |thread: usize, start: &Start| {
+            let first = (round * threads + thread) * each;
+            let keys: Vec<u64> = (first..first + each).map(number).collect();
+            let cells = Cells::new(each);
             start.wait();
+            let begin = begin();
             block_on(async {
-                for operation in 0..operations {
-                    let at = operation % EACH;
+                let mut at = 0;
+                for _ in 0..operations {
                     let guard = rival.lock(&keys[at]).await;
                     cells.enter(at);
                     black_box(&guard);
                     cells.leave(at);
                     drop(guard);
+                    at = if at + 1 == each { 0 } else { at + 1 };
                 }
             });
+            (begin, 0)
         };
-        let start = Barrier::new(threads + 1);
-        thread::scope(|scope| {
-            let (start, one_thread) = (&start, &one_thread);
-            let running: Vec<_> = (0..threads).map(|at| scope.spawn(move || one_thread(at, start))).collect();
-            start.wait();
-            sample(operations * threads, || running.into_iter().for_each(|thread| thread.join().expect("exclusion")))
-        })
+        let (time, _) = on_threads(threads, one_thread);
+        Sample { nanos: time.as_nanos() as f64 / (operations * threads) as f64, handed: 100.0 }
     })
 }
 
