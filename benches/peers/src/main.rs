@@ -28,9 +28,12 @@ mod work {
     pub const RING_100K: &str = "unlock and queue again, 100,000 waiters";
     pub const CANCEL_1K: &str = "cancel, 1,000 waiters in random order";
     pub const CANCEL_100K: &str = "cancel, 100,000 waiters in random order";
-    pub const DISJOINT_1: &str = "disjoint keys, 1 thread";
-    pub const DISJOINT_2: &str = "disjoint keys, 2 threads";
-    pub const DISJOINT_ALL: &str = "disjoint keys, all threads";
+    pub const DISJOINT_1: &str = "a key for each thread, 1 thread";
+    pub const DISJOINT_2: &str = "a key for each thread, 2 threads";
+    pub const DISJOINT_ALL: &str = "a key for each thread, all threads";
+    pub const DISJOINT_1_512: &str = "512 keys for each thread, 1 thread";
+    pub const DISJOINT_2_512: &str = "512 keys for each thread, 2 threads";
+    pub const DISJOINT_ALL_512: &str = "512 keys for each thread, all threads";
     pub const HELD_1K: &str = "lock + unlock while 1k others are held";
     pub const HELD_1M: &str = "lock + unlock while 1M others are held";
 }
@@ -71,12 +74,16 @@ fn groups(quick: bool) -> Vec<Group> {
     let million = if quick { 100_000 } else { 1_000_000 };
     let group = |rounds, works| Group { rounds: if quick { 3 } else { rounds }, works };
     let mut apart = vec![
-        against!(work::DISJOINT_1, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(1, many)),
-        against!(work::DISJOINT_2, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(2, many)),
+        against!(work::DISJOINT_1, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(1, 1, many)),
+        against!(work::DISJOINT_2, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(2, 1, many)),
+        against!(work::DISJOINT_1_512, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(1, 512, many)),
+        against!(work::DISJOINT_2_512, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(2, 512, many)),
     ];
     if all_threads() > 2 {
-        let all = against!(work::DISJOINT_ALL, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(all_threads(), many));
-        apart.push(all);
+        apart.extend([
+            against!(work::DISJOINT_ALL, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(all_threads(), 1, many)),
+            against!(work::DISJOINT_ALL_512, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(all_threads(), 512, many)),
+        ]);
     }
     vec![
         group(
@@ -133,7 +140,7 @@ fn groups(quick: bool) -> Vec<Group> {
                 against!(work::CANCEL_100K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(100_000, 1)),
             ],
         ),
-        group(301, apart),
+        group(101, apart),
         group(
             51,
             vec![
