@@ -1,0 +1,103 @@
+// Clicks through the page in a real browser: node test.mjs CHROMIUM SCREENSHOT, where playwright-core can be
+// found from the working directory. `.ci/page` calls it.
+import assert from "node:assert/strict"
+import { readFile } from "node:fs/promises"
+import { createServer } from "node:http"
+import { createRequire } from "node:module"
+import { extname } from "node:path"
+
+const [executablePath, screenshot] = process.argv.slice(2)
+const { chromium } = createRequire(`${process.cwd()}/`)("playwright-core")
+
+const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" }
+const server = createServer(async ({ url }, response) => {
+  const path = url === "/" ? "/index.html" : url
+  try {
+    const body = await readFile(new URL(`.${path}`, import.meta.url))
+    response.writeHead(200, { "content-type": types[extname(path)] ?? "text/plain" }).end(body)
+  } catch {
+    response.writeHead(404).end()
+  }
+})
+await new Promise((done) => server.listen(0, "127.0.0.1", done))
+
+const browser = await chromium.launch({
+  executablePath,
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+})
+try {
+  const page = await browser.newPage({ viewport: { width: 1180, height: 1180 } })
+  const troubles = []
+  page.on("pageerror", (error) => troubles.push(error))
+  page.on("console", (message) => message.type() === "error" && troubles.push(message.text()))
+  await page.goto(`http://127.0.0.1:${server.address().port}/`)
+  await page.waitForSelector("body[data-ready]")
+
+  const lane = (key) => page.locator(`.lane[data-key=${key}]`)
+  const click = (key, what) => lane(key).locator(`[data-do=${what}]`).click()
+  // Several at once, before anything else can happen: what comes of it does not depend on speed.
+  const clickAll = (key, ...whats) =>
+    lane(key).evaluate((lane, whats) => whats.forEach((what) => lane.querySelector(`[data-do=${what}]`).click()), whats)
+  const attribute = async (key, name) => Number(await lane(key).getAttribute(`data-${name}`))
+  const reaches = (key, name, count) => page.waitForSelector(`.lane[data-key=${key}][data-${name}="${count}"]`)
+  const idle = () => page.waitForFunction(() => document.querySelector("#busy").value === "0")
+
+  // A queue for each key: one of alice's runs and three wait, while one of bob's runs too.
+  await clickAll("alice", "add", "add", "add")
+  await click("alice", "add")
+  await clickAll("bob", "add", "add")
+  await page.waitForFunction(() => document.querySelector("#busy").value === "2")
+  await reaches("alice", "done", 4)
+  await reaches("bob", "done", 2)
+  assert.equal(await attribute("alice", "most"), 1, "two of alice's ran at once")
+
+  // A task that fails turns away those behind it, and who comes later is served.
+  await clickAll("carol", "fail", "add", "add", "add")
+  await reaches("carol", "stopped", 3)
+  assert.equal(await attribute("carol", "failed"), 1)
+  assert.equal(await attribute("carol", "done"), 0)
+  await click("carol", "add")
+  await reaches("carol", "done", 1)
+
+  // Stopped from outside: the one that runs goes on.
+  await clickAll("dave", "add", "add", "add", "stop")
+  await reaches("dave", "stopped", 2)
+  await reaches("dave", "done", 1)
+  await idle()
+
+  // The race.
+  await page.click("#race")
+  await page.waitForSelector("#race:enabled")
+  const balances = await page.locator("figure output").allTextContents()
+  assert.equal(balances[1], "0", "with the lock nothing is lost")
+  assert.equal(balances[0], "50", "without it all but one of the withdrawals are lost")
+
+  // The README's examples.
+  await page.click("#run")
+  await page.waitForFunction(() => document.querySelector("#log").textContent.includes("42"))
+  const lines = (await page.locator("#log").textContent()).trim().split("\n")
+  assert.deepEqual(lines, [
+    "Error: failed",
+    "undefined  this task still runs",
+    "Error: failed",
+    '[{ status: "fulfilled", value: undefined }, { status: "fulfilled", value: undefined }]',
+    "42",
+  ])
+
+  // In the thick of it, for the picture.
+  await page.click("#burst")
+  for (const key of ["alice", "bob", "dave"]) await clickAll(key, "add")
+  await clickAll("carol", "fail", "add", "add", "add")
+  await page.waitForFunction(() => document.querySelectorAll(".slot .task").length === 4)
+  await page.click("#burst")
+  await page.waitForSelector(".lane[data-key=carol] .task[data-state=stopped]")
+  if (screenshot) await page.screenshot({ path: screenshot, fullPage: true })
+  await idle()
+  for (const key of ["alice", "bob", "carol", "dave"]) assert.equal(await attribute(key, "most"), 1, key)
+  assert.deepEqual(troubles, [])
+  console.log(`the page holds what it promises, in Chromium ${browser.version()}`)
+} finally {
+  await browser.close()
+  server.close()
+}
