@@ -29,6 +29,16 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("everything_string", "everything, String"),
 ];
 
+/// What rustc takes for granted in WASM.
+const FEATURES: [&str; 6] = [
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+];
+
 /// Whose code a symbol is. The first that is found in its name: what is generic counts for whoever wrote it.
 const OWNERS: [(&str, &str); 7] = [
     ("core::fmt", "formatting"),
@@ -120,7 +130,7 @@ fn build(here: &Path, target: &str) -> Result<Vec<Program>> {
         if wasm {
             program.set_extension("wasm");
             let smaller = program.with_extension("opt.wasm");
-            run(Command::new("wasm-opt").args(["-Oz", "-g", "--all-features"]).arg(&program).arg("-o").arg(&smaller))?;
+            run(Command::new("wasm-opt").args(FEATURES).args(["-Oz", "-g"]).arg(&program).arg("-o").arg(&smaller))?;
             program = smaller;
         }
         let bytes = fs::read(&program)?;
