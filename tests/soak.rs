@@ -1,0 +1,224 @@
+//! Threads and executors that use a few keys for as long as they are asked to, and give up at random: two are
+//! never inside, nobody sleeps for ever, and memory stays flat. By command: `.ci/soak`.
+#![cfg(not(any(loom, target_family = "wasm")))]
+#![allow(clippy::std_instead_of_core, reason = "tests have the standard library")]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use async_mutex_lite::{KeyedMutex, RandomState};
+use futures_lite::future::{or, yield_now};
+
+#[path = "model/mod.rs"]
+mod model;
+
+use model::driver::{OneForAll, run};
+
+const KEYS: usize = 7;
+
+/// Locked keys and, for each, a cell that must be free when it is entered.
+#[derive(Default)]
+struct World {
+    mutex: KeyedMutex<usize>,
+    inside: [AtomicU32; KEYS],
+    done: AtomicU64,
+}
+
+/// Leaves the cell also if the task is dropped while it is inside.
+struct Inside<'a>(&'a AtomicU32);
+
+impl World {
+    fn enter(&self, key: usize) -> Inside<'_> {
+        let cell = &self.inside[key];
+        assert_eq!(cell.swap(1, Relaxed), 0, "two are inside");
+        Inside(cell)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        assert_eq!(self.0.swap(0, Relaxed), 1, "two are inside");
+    }
+}
+
+/// A few polls, then over: whoever races against this is cancelled somewhere on its way.
+async fn a_while<T>() -> Option<T> {
+    for _ in 0..fastrand::u8(..5) {
+        yield_now().await;
+    }
+    None
+}
+
+async fn step(world: &World) {
+    let mutex = &world.mutex;
+    let key = fastrand::usize(..KEYS);
+    let work = async || {
+        let inside = world.enter(key);
+        if fastrand::u8(..4) == 0 {
+            yield_now().await;
+        }
+        drop(inside);
+        if fastrand::u8(..8) == 0 { Err(()) } else { Ok(()) }
+    };
+    match fastrand::u8(..12) {
+        0 | 1 => {
+            let _guard = mutex.lock(key).await;
+            let _ = work().await;
+        }
+        2 => {
+            if let Some(_guard) = mutex.try_lock(key) {
+                let _ = work().await;
+            }
+        }
+        3 => drop(mutex.run(key, work).await),
+        4 => drop(mutex.run_or_stop(key, work).await),
+        5 => drop(or(a_while(), async { Some(mutex.run_or_stop(key, work).await) }).await),
+        6 => {
+            if let Some(_guard) = or(a_while(), async { Some(mutex.lock(key).await) }).await {
+                let _ = work().await;
+            }
+        }
+        7 => {
+            // Polled once and dropped: a waiter, or one that got the key in the meantime.
+            let mut lock = pin!(mutex.lock(key));
+            if let Poll::Ready(_guard) = lock.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                drop(world.enter(key));
+            }
+        }
+        8 => {
+            let ticket = mutex.ticket(key);
+            yield_now().await;
+            let _ = or(a_while(), async { Some(ticket.run(work).await) }).await;
+        }
+        9 => {
+            if let Some(ticket) = mutex.ticket_if(key, |ahead| ahead < 3) {
+                let guard = ticket.await;
+                drop(world.enter(key));
+                if fastrand::u8(..4) == 0 {
+                    guard.stop();
+                }
+            }
+        }
+        10 => {
+            let other = fastrand::usize(..KEYS);
+            if let Some(_guards) = or(a_while(), async { Some(mutex.lock_many([key, other]).await) }).await {
+                drop((world.enter(key), (other != key).then(|| world.enter(other))));
+            }
+        }
+        _ => {
+            if let Ok(_guard) = mutex.lock_unless(key, a_while::<()>()).await {
+                drop(world.enter(key));
+            }
+            mutex.stop(&key);
+            let _ = (mutex.waiting(&key), mutex.is_locked(&key), mutex.len());
+        }
+    }
+    world.done.fetch_add(1, Relaxed);
+}
+
+async fn steps(world: Arc<World>, until: u64) {
+    while world.done.load(Relaxed) < until {
+        step(&world).await;
+        // A task that never returns pending would keep the others from running.
+        if fastrand::u8(..16) == 0 {
+            yield_now().await;
+        }
+    }
+}
+
+/// Scripts on one thread, beside the reference model.
+fn scripts(until: &dyn Fn() -> bool) -> u64 {
+    let mut count = 0;
+    let mut bytes = vec![0; 1_000];
+    while !until() {
+        bytes.fill_with(|| fastrand::u8(..));
+        let mut bytes = arbitrary::Unstructured::new(&bytes);
+        let ops = (0..60).map_while(|_| arbitrary::Arbitrary::arbitrary(&mut bytes).ok());
+        let script = model::script::Script { ops: ops.collect() };
+        let outcome = if fastrand::bool() { run::<RandomState>(&script) } else { run::<OneForAll>(&script) };
+        if let Err(difference) = outcome {
+            panic!("{difference}");
+        }
+        count += script.ops.len() as u64;
+    }
+    count
+}
+
+/// Memory in use, in pages.
+fn resident() -> Option<u64> {
+    std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
+}
+
+fn soak(operations: u64) {
+    // A thread that fails leaves the others waiting for ever: end the whole test at once.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+
+    const TASKS: usize = 8;
+    let world = Arc::new(World::default());
+    let started = Instant::now();
+    let mut pages = Vec::new();
+    let mut checked = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let world = world.clone();
+            scope.spawn(|| futures_lite::future::block_on(steps(world, operations)));
+        }
+        let (smol, tokio, async_std) = (world.clone(), world.clone(), world.clone());
+        scope.spawn(move || {
+            let tasks: Vec<_> = (0..TASKS).map(|_| smol::spawn(steps(smol.clone(), operations))).collect();
+            tasks.into_iter().for_each(|task| smol::block_on(task));
+        });
+        scope.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+            let tasks: Vec<_> = (0..TASKS).map(|_| runtime.spawn(steps(tokio.clone(), operations))).collect();
+            tasks.into_iter().for_each(|task| runtime.block_on(task).expect("a task panicked"));
+        });
+        scope.spawn(move || {
+            let spawn = |_| async_std::task::spawn(steps(async_std.clone(), operations));
+            let tasks: Vec<_> = (0..TASKS).map(spawn).collect();
+            tasks.into_iter().for_each(|task| async_std::task::block_on(task));
+        });
+        // This thread looks on, and tries scripts a tenth of the time.
+        let interval = operations.div_ceil(20);
+        let mut next = interval;
+        let (mut last, mut moved) = (0, Instant::now());
+        while next <= operations {
+            checked += scripts(&|| fastrand::u8(..) == 0);
+            std::thread::sleep(Duration::from_millis(20));
+            let done = world.done.load(Relaxed);
+            if done > last {
+                (last, moved) = (done, Instant::now());
+            }
+            assert!(moved.elapsed() < Duration::from_secs(60), "everybody sleeps after {done} operations");
+            if done >= next {
+                let page = resident().unwrap_or_default();
+                println!("{:>7.1} s  {done:>12} operations  {page:>7} pages resident", started.elapsed().as_secs_f64());
+                pages.push(page);
+                next = (done / interval + 1) * interval;
+            }
+        }
+    });
+    assert!(world.mutex.is_empty(), "an entry is left behind");
+    println!("and {checked} operations of scripts beside the reference model");
+
+    // Flat: the most of the second half is not above the most of the first by more than the allocators of
+    // so many threads may keep for themselves.
+    const SLACK: u64 = 256;
+    let (early, late) = pages.split_at(pages.len() / 2);
+    let most = |pages: &[u64]| pages.iter().copied().max().unwrap_or_default();
+    assert!(most(late) <= most(early) + SLACK, "memory grows: {pages:?}");
+}
+
+#[test]
+fn threads_and_executors_that_give_up_at_random_leave_nothing_behind() {
+    let operations = std::env::var("SOAK").map_or(200_000, |text| text.parse().expect("a number of operations"));
+    soak(operations);
+}
