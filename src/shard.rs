@@ -51,7 +51,7 @@ impl<K> Shard<K> {
     }
 
     /// Makes a slot for a key that has none. Its first claim has the token.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<u64> {
         let ticket = draw(&mut self.next);
         let key = key.take()?;
@@ -69,18 +69,20 @@ impl<K> Shard<K> {
 
     #[inline(never)]
     fn count_out_slow(&mut self, place: Place, stoppable: bool) -> Left<K> {
-        let Some(slot) = self.slots.find(place.hash, |slot| slot.id == place.id) else {
-            debug_assert!(false, "a claim without a slot");
-            return Left::Nothing;
-        };
-        if slot.members > 1 {
+        let kept = self.slots.keep_or_take(place, |slot| {
+            if slot.members == 1 {
+                return None;
+            }
             if stoppable {
                 slot.uncount_stoppable(place);
             }
             slot.members -= 1;
-            return slot.event.clone().map_or(Left::Nothing, Left::Others);
+            Some(slot.event.clone())
+        });
+        match kept {
+            Ok(event) => event.flatten().map_or(Left::Nothing, Left::Others),
+            Err(slot) => self.close(slot),
         }
-        self.slots.take(place).map_or(Left::Nothing, |slot| self.close(slot))
     }
 
     /// Takes a slot apart. Its key is for the caller to drop, outside the lock.

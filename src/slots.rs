@@ -10,6 +10,9 @@ use hashbrown::HashTable;
 
 use crate::shard::{Place, Slot};
 
+/// Whether there is a hot slot: small machines have few keys, and would rather have the code's bytes.
+const HOT: bool = cfg!(feature = "std");
+
 /// A table of at most this many buckets is kept, so that a few keys coming and going do not allocate.
 const KEPT_BUCKETS: usize = 16;
 
@@ -31,10 +34,10 @@ impl<K> Slots<K> {
     }
 
     /// Finds a slot by its hash and what `is` says of it. `is` may be a user's `Eq`, and may panic:
-    /// nothing has changed then.
-    pub(crate) fn find(&mut self, hash: u64, mut is: impl FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
+    /// nothing has changed then. It is `dyn` so that there is one copy of this for each key type.
+    pub(crate) fn find(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
         let mut same = |slot: &Slot<K>| slot.hash == hash && is(slot);
-        if self.hot.as_ref().is_some_and(&mut same) {
+        if HOT && self.hot.as_ref().is_some_and(&mut same) {
             self.hot.as_mut()
         } else if self.table.is_empty() {
             None
@@ -43,27 +46,42 @@ impl<K> Slots<K> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn insert(&mut self, slot: Slot<K>) {
         match &mut self.hot {
-            Some(hot) => spill(&mut self.table, hot, slot),
-            None => self.hot = Some(slot),
+            Some(hot) if HOT => spill(&mut self.table, hot, slot),
+            None if HOT => self.hot = Some(slot),
+            _ => {
+                self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
+            }
         }
     }
 
     /// Takes the hot slot, if it is that one.
     pub(crate) fn take_hot(&mut self, is: impl FnOnce(&mut Slot<K>) -> bool) -> Option<Slot<K>> {
-        self.hot.take_if(is)
+        if HOT { self.hot.take_if(is) } else { None }
     }
 
-    /// Takes the slot of a place.
-    pub(crate) fn take(&mut self, place: Place) -> Option<Slot<K>> {
-        if let Some(slot) = self.hot.take_if(|slot| slot.id == place.id) {
-            return Some(slot);
+    /// Lets `keep` have the slot of a place, and takes the slot out if it says `None`.
+    pub(crate) fn keep_or_take<R>(
+        &mut self,
+        place: Place,
+        keep: impl FnOnce(&mut Slot<K>) -> Option<R>,
+    ) -> Result<Option<R>, Slot<K>> {
+        if let Some(slot) = self.hot.as_mut().filter(|slot| HOT && slot.id == place.id) {
+            let kept = keep(slot);
+            return if kept.is_none() { self.hot.take().map_or(Ok(None), Err) } else { Ok(kept) };
         }
-        let (slot, _) = self.table.find_entry(place.hash, |slot| slot.id == place.id).ok()?.remove();
+        let found = self.table.find_entry(place.hash, |slot| slot.id == place.id);
+        debug_assert!(found.is_ok(), "a claim without a slot");
+        let Ok(mut entry) = found else { return Ok(None) };
+        let kept = keep(entry.get_mut());
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let (slot, _) = entry.remove();
         self.shrink();
-        Some(slot)
+        Err(slot)
     }
 
     /// Gives memory back after a burst: to nothing or to twice what is needed, so that the next move is

@@ -150,7 +150,7 @@ impl<K> Table<K> {
         self.with(hash, |shard| {
             let Shard { slots, next, spare } = shard;
             let wanted = key.as_ref()?;
-            let Some(slot) = slots.find(hash, |slot| slot.key == *wanted) else {
+            let Some(slot) = slots.find(hash, &mut |slot| slot.key == *wanted) else {
                 let ticket = if admit(0) { shard.open(hash, key) } else { None };
                 return ticket.map(|ticket| Place { hash, id: ticket, ticket });
             };
@@ -175,7 +175,7 @@ impl<K> Table<K> {
         let mut key = Some(key);
         let ticket = self.with(hash, |shard| {
             let wanted = key.as_ref()?;
-            match shard.slots.find(hash, |slot| slot.key == *wanted) {
+            match shard.slots.find(hash, &mut |slot| slot.key == *wanted) {
                 Some(_) => None,
                 None => shard.open(hash, &mut key),
             }
@@ -207,7 +207,7 @@ impl<K> Table<K> {
     /// A task or ticket that waited has been given the token. Returns whether it is stopped.
     pub(crate) fn begin(&self, place: Place) -> bool {
         self.with(place.hash, |shard| {
-            let slot = shard.slots.find(place.hash, |slot| slot.id == place.id);
+            let slot = shard.slots.find(place.hash, &mut |slot| slot.id == place.id);
             slot.is_some_and(|slot| {
                 slot.uncount_stoppable(place);
                 place.ticket < slot.stopped
@@ -216,10 +216,10 @@ impl<K> Table<K> {
     }
 
     /// Stops the tasks that wait in the slot that `is` finds. Returns how many.
-    pub(crate) fn stop(&self, hash: u64, is: impl FnMut(&Slot<K>) -> bool) -> usize {
+    pub(crate) fn stop(&self, hash: u64, mut is: impl FnMut(&Slot<K>) -> bool) -> usize {
         self.with(hash, |shard| {
             let Shard { slots, next, .. } = shard;
-            slots.find(hash, is).map_or(0, |slot| {
+            slots.find(hash, &mut is).map_or(0, |slot| {
                 slot.stopped = *next;
                 mem::take(&mut slot.stoppable) as usize
             })
@@ -227,8 +227,8 @@ impl<K> Table<K> {
     }
 
     /// How many hold or wait for the key that `is` finds.
-    pub(crate) fn members(&self, hash: u64, is: impl FnMut(&Slot<K>) -> bool) -> usize {
-        self.with(hash, |shard| shard.slots.find(hash, is).map_or(0, |slot| slot.members as usize))
+    pub(crate) fn members(&self, hash: u64, mut is: impl FnMut(&Slot<K>) -> bool) -> usize {
+        self.with(hash, |shard| shard.slots.find(hash, &mut is).map_or(0, |slot| slot.members as usize))
     }
 
     /// How many keys are busy, one shard after another.
