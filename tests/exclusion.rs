@@ -21,18 +21,23 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
     fn leak(mutex: &Mutex) -> &'static KeyedMutex<&'static str> {
         Box::leak(Box::new(mutex.clone()))
     }
+    #[cfg(feature = "std")]
+    let blocking: [(&str, Hold); 2] = [
+        ("lock_blocking", |mutex| Box::new(leak(mutex).lock_blocking("key"))),
+        ("lock_arc_blocking", |mutex| Box::new(mutex.lock_arc_blocking("key"))),
+    ];
+    #[cfg(not(feature = "std"))]
+    let blocking: [(&str, Hold); 0] = [];
     fn running(task: impl Future<Output = ()> + 'static) -> Held {
         let mut task = hand(task);
         task.pending();
         Box::new(task)
     }
-    vec![
+    let ways: Vec<(&str, Hold)> = vec![
         ("lock", |mutex| Box::new(now(leak(mutex).lock("key")))),
         ("lock_arc", |mutex| Box::new(now(mutex.lock_arc("key")))),
         ("try_lock", |mutex| Box::new(leak(mutex).try_lock("key").unwrap())),
         ("try_lock_arc", |mutex| Box::new(mutex.try_lock_arc("key").unwrap())),
-        ("lock_blocking", |mutex| Box::new(leak(mutex).lock_blocking("key"))),
-        ("lock_arc_blocking", |mutex| Box::new(mutex.lock_arc_blocking("key"))),
         ("run", |mutex| {
             let mutex = leak(mutex);
             running(async { mutex.run("key", async || pending().await).await.unwrap() })
@@ -48,7 +53,8 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
         ("lock_many", |mutex| Box::new(now(leak(mutex).lock_many(["key", "other"])))),
         ("lock_many_arc", |mutex| Box::new(now(mutex.lock_many_arc(["key"])))),
         ("lock_unless", |mutex| Box::new(now(leak(mutex).lock_unless("key", pending::<()>())).unwrap())),
-    ]
+    ];
+    ways.into_iter().chain(blocking).collect()
 }
 
 /// Every way to wait for a key in a task.
@@ -99,6 +105,7 @@ fn whatever_holds_a_key_keeps_everybody_else_out() {
 }
 
 #[test]
+#[cfg(feature = "std")]
 fn a_blocked_thread_waits_for_a_task_and_a_task_for_a_blocked_thread() {
     let mutex = Mutex::default();
     let guard = now(mutex.lock("key"));

@@ -32,7 +32,7 @@ fn two_processes_do_not_hash_alike() {
 
 #[test]
 fn all_hashers_of_a_process_hash_alike_and_different_keys_differently() {
-    let states = [RandomState, RandomState::new(), RandomState::default(), RandomState.clone()];
+    let states = [RandomState, RandomState::new(), Default::default()];
     assert!(states.iter().all(|state| state.hash_one("key") == states[0].hash_one("key")));
     let mut hashes: Vec<_> = (0..10_000_u64).map(|key| RandomState.hash_one(key)).collect();
     hashes.extend((0..10_000_u32).map(|key| RandomState.hash_one(format!("user-{key}"))));

@@ -1,6 +1,7 @@
 //! First polled, first served, for each key; and the key is handed over.
 
 #![allow(clippy::unit_arg)]
+#![cfg_attr(not(feature = "std"), allow(unused_imports))]
 
 mod common;
 
@@ -78,6 +79,7 @@ fn nobody_slips_in_between_an_unlock_and_the_poll_of_the_next_waiter() {
 }
 
 #[test]
+#[cfg(feature = "std")]
 fn blocked_threads_and_tasks_share_one_queue() {
     let mutex = Arc::new(KeyedMutex::<_>::new());
     let guard = now(mutex.lock(0));

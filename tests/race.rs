@@ -59,6 +59,7 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
                 cells.inside(key);
             }
         }
+        #[cfg(feature = "std")]
         3 => {
             let _guard = mutex.lock_blocking(key);
             cells.inside(key);

@@ -174,7 +174,7 @@ fn soak(operations: u64) {
         let (smol, tokio, async_std) = (world.clone(), world.clone(), world.clone());
         scope.spawn(move || {
             let tasks: Vec<_> = (0..TASKS).map(|_| smol::spawn(steps(smol.clone(), operations))).collect();
-            tasks.into_iter().for_each(|task| smol::block_on(task));
+            tasks.into_iter().for_each(smol::block_on);
         });
         scope.spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
@@ -184,7 +184,7 @@ fn soak(operations: u64) {
         scope.spawn(move || {
             let spawn = |_| async_std::task::spawn(steps(async_std.clone(), operations));
             let tasks: Vec<_> = (0..TASKS).map(spawn).collect();
-            tasks.into_iter().for_each(|task| async_std::task::block_on(task));
+            tasks.into_iter().for_each(async_std::task::block_on);
         });
         // This thread looks on, and tries scripts a tenth of the time.
         let interval = operations.div_ceil(20);

@@ -383,10 +383,17 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
             Start::LockBlocking(name, by) => {
                 self.reference.try_lock(name);
                 let key = self.key(name);
-                self.add(Thing::Held(match by {
+                #[cfg(feature = "std")]
+                let held = match by {
                     By::Ref => Held::Guard(mutex.lock_blocking(key)),
                     By::Arc => Held::GuardArc(mutex.lock_arc_blocking(key)),
-                }));
+                };
+                #[cfg(not(feature = "std"))] // cannot block: the nearest there is
+                let held = match by {
+                    By::Ref => Held::Guard(mutex.try_lock(key).expect("it is free")),
+                    By::Arc => Held::GuardArc(mutex.try_lock_arc(key).expect("it is free")),
+                };
+                self.add(Thing::Held(held));
             }
             Start::LockUnless(name) => {
                 self.reference.lock(name, true);
