@@ -48,15 +48,23 @@ fn sample(operations: usize, work: impl FnOnce()) -> Sample {
     Sample { nanos: start.elapsed().as_nanos() as f64 / operations as f64, handed: 100.0 }
 }
 
-/// Lets all threads begin at once. They spin, each on a processor of its own, so that all of them do run
-/// at that moment, even if others want the processors too.
-struct Start(AtomicUsize);
+/// Lets all threads begin at once.
+struct Start {
+    missing: AtomicUsize,
+    /// Each thread has a processor of its own and keeps it busy until all are there: so all of them do run
+    /// at that moment, even if others want the processors too.
+    pinned: bool,
+}
 
 impl Start {
     fn wait(&self) {
-        self.0.fetch_sub(1, SeqCst);
-        while self.0.load(SeqCst) > 0 {
-            std::hint::spin_loop();
+        self.missing.fetch_sub(1, SeqCst);
+        while self.missing.load(SeqCst) > 0 {
+            if self.pinned {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
         }
     }
 }
@@ -71,14 +79,18 @@ fn begin() -> Begin {
 /// Runs threads that measure themselves, from the first to begin to the last to end. `work` waits for the
 /// start once it is set up. Returns what it counted, with the time: of several threads by the wall clock,
 /// because one that has to wait takes no processor time.
-fn on_threads(threads: usize, work: impl Fn(usize, &Start) -> (Begin, usize) + Sync) -> (Duration, usize) {
-    let start = Start(AtomicUsize::new(threads));
+fn on_threads(
+    threads: usize,
+    pinned: bool,
+    work: impl Fn(usize, &Start) -> (Begin, usize) + Sync,
+) -> (Duration, usize) {
+    let start = Start { missing: AtomicUsize::new(threads), pinned };
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     thread::scope(|scope| {
         let (start, work, processors) = (&start, &work, &processors);
         let thread = |at: usize| {
             scope.spawn(move || {
-                if let (2.., Some(&processor)) = (threads, processors.get(at)) {
+                if let (true, Some(&processor)) = (pinned, processors.get(at)) {
                     core_affinity::set_for_current(processor);
                 }
                 let ((begin, own), count) = work(at, start);
@@ -246,7 +258,7 @@ pub fn tasks<R: Rival<u64>>(
             }));
             (begin, handed.get())
         };
-        let (time, handed) = on_threads(threads, one_thread);
+        let (time, handed) = on_threads(threads, false, one_thread);
         let operations = (each * threads * tasks) as f64;
         Sample { nanos: time.as_nanos() as f64 / operations, handed: 100.0 * handed as f64 / operations }
     })
@@ -299,7 +311,7 @@ pub fn disjoint<R: Rival<u64>>(threads: usize, each: usize, operations: usize) -
             });
             (begin, 0)
         };
-        let (time, _) = on_threads(threads, one_thread);
+        let (time, _) = on_threads(threads, threads > 1, one_thread);
         Sample { nanos: time.as_nanos() as f64 / (operations * threads) as f64, handed: 100.0 }
     })
 }
