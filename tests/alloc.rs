@@ -101,7 +101,9 @@ fn a_waiter_allocates_at_most_once_and_a_contended_key_at_most_twice_and_only_th
         *total = first.count_total + others.count_total;
         if key == 0 {
             let each = others.count_total as f64 / (WAITERS - 1) as f64;
-            goal("allocations for each waiter", "at most 1", each, PER_WAITER as f64);
+            // The goal is 0. It is missed where a waker's panic is contained, and must not get worse.
+            println!("| allocations for each waiter | 0 | {each} | {} |", if each == 0.0 { "yes" } else { "**no**" });
+            assert!(each <= PER_WAITER as f64, "{each} allocations for each waiter");
             let event = first.count_total as f64 - each;
             goal("allocations for a contended key", "at most 2", event, 2.0);
         }
