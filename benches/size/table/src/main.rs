@@ -40,14 +40,15 @@ const FEATURES: [&str; 6] = [
 ];
 
 /// Whose code a symbol is. The first that is found in its name: what is generic counts for whoever wrote it.
-const OWNERS: [(&str, &str); 7] = [
+const OWNERS: [(&str, &str); 8] = [
     ("core::fmt", "formatting"),
     ("hashbrown", "hashbrown"),
     ("event_listener", "event-listener"),
     ("foldhash", "hasher"),
-    ("Hash", "hasher"),
+    ("async_mutex_lite::hash", "hasher"),
     ("async_mutex_lite", "ours"),
     ("futures_lite", "ours"),
+    ("Hash", "hasher"),
 ];
 const OTHERS: &str = "the rest";
 
