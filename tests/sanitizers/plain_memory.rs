@@ -8,7 +8,7 @@ use async_mutex_lite::KeyedMutex;
 use futures_lite::future::{block_on, or, yield_now};
 
 const THREADS: usize = 4;
-const OPERATIONS: usize = if cfg!(miri) { 200 } else { 100_000 };
+const OPERATIONS: usize = if cfg!(miri) { 10 } else { 100_000 };
 const KEYS: usize = 3;
 
 struct Cell(UnsafeCell<u64>);
