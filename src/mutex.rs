@@ -246,7 +246,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// It does what [`stop`](KeyedMutexGuard::stop) of a guard does, from outside. A task counts as queued
     /// until it begins, so one that has been given the key but has not been polled since is stopped too. A
-    /// [`Ticket`](crate::Ticket) counts until it begins: it may yet run a task.
+    /// [`Ticket`](crate::Ticket) that has to wait counts as well: it may yet run a task. (One that found the
+    /// key free holds it, and goes on.)
     pub fn stop<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
     where
         K: Borrow<Q>,
