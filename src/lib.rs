@@ -24,7 +24,7 @@
 //! | | `std` (default) | neither | `critical-section` (wins over `std`) |
 //! | --- | --- | --- | --- |
 //! | the table is guarded by | the standard library's mutex | a spin lock | critical sections |
-//! | and split into | shards, about four for each processor | one | one |
+//! | and split into | shards, about sixteen for each processor | one | one |
 //! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
 //! | [`lock_blocking`](KeyedMutex::lock_blocking) | yes (not on WASM) | no | with `std` |
 //! | a panic in a waker | is contained | may stop its queue | contained with `std` |

@@ -82,7 +82,7 @@ use crate::table::Table;
 /// An entry of the table for each busy key, which holds its `K` and some 40 bytes; two small allocations
 /// for a key that somebody waits for; at most one for each waiter. Locking a free key allocates
 /// nothing, once the table is warm. After a burst the table gives its memory back by itself. With
-/// `std` the table is made at first use, in shards, about four for each processor.
+/// `std` the table is made at first use, in shards, about sixteen for each processor.
 ///
 /// # Without `std`
 ///
