@@ -3,6 +3,7 @@
 use core::convert::identity;
 use core::error::Error;
 use core::fmt;
+use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
 use crate::KeyedMutex;
@@ -104,28 +105,37 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 }
 
 /// The claim is declared before the task's future, and so dropped after it.
-pub(crate) async fn run<M: Handle, T>(claim: Claim<M>, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-    if claim.is_stopped() {
-        return Err(Stopped);
+#[allow(clippy::manual_async_fn)] // an `async fn` would move the claim once more
+pub(crate) fn run<M: Handle, T>(
+    claim: Claim<M>,
+    task: impl AsyncFnOnce() -> T,
+) -> impl Future<Output = Result<T, Stopped>> {
+    async move {
+        if claim.is_stopped() {
+            return Err(Stopped);
+        }
+        let output = task().await;
+        drop(claim);
+        Ok(output)
     }
-    let output = task().await;
-    drop(claim);
-    Ok(output)
 }
 
-pub(crate) async fn run_or_stop<M: Handle, T, E>(
+#[allow(clippy::manual_async_fn)] // as above
+pub(crate) fn run_or_stop<M: Handle, T, E>(
     claim: Claim<M>,
     task: impl AsyncFnOnce() -> Result<T, E>,
-) -> Result<Result<T, E>, Stopped> {
-    if claim.is_stopped() {
-        return Err(Stopped);
+) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
+    async move {
+        if claim.is_stopped() {
+            return Err(Stopped);
+        }
+        let mut unless_ok = StopOnDrop { claim: &claim, armed: true };
+        let output = task().await;
+        unless_ok.armed = output.is_err();
+        drop(unless_ok);
+        drop(claim);
+        Ok(output)
     }
-    let mut unless_ok = StopOnDrop { claim: &claim, armed: true };
-    let output = task().await;
-    unless_ok.armed = output.is_err();
-    drop(unless_ok);
-    drop(claim);
-    Ok(output)
 }
 
 /// Stops the queue when it is dropped armed: after an error, by a panic, or half-way.
