@@ -86,6 +86,15 @@ fn locking_a_free_key_while_others_are_held_allocates_nothing() {
 }
 
 #[test]
+fn a_few_keys_that_come_and_go_in_one_shard_allocate_nothing_once_it_is_warm() {
+    let mutex = KeyedMutex::with_hasher(OneHash);
+    let round = || drop([1, 2, 3].map(|key| mutex.try_lock(key).expect("it is free")));
+    round();
+    let info = measure(|| (0..100).for_each(|_| round()));
+    goal("allocations, nobody waiting, three keys of one shard", "0", info.count_total as f64, 0.0);
+}
+
+#[test]
 fn a_waiter_allocates_at_most_once_and_a_contended_key_at_most_twice_and_only_the_first() {
     const WAITERS: usize = 100;
     // One hash, so that all keys are of one shard.
