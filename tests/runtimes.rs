@@ -77,10 +77,9 @@ fn async_std_executor() {
     bank.check();
 }
 
-#[test]
-fn tokio_with_threads() {
+fn on_tokio(builder: &mut tokio::runtime::Builder) {
     let bank = Arc::new(Bank::default());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let runtime = builder.build().unwrap();
     runtime.block_on(async {
         let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(bank.clone().work(task))).collect();
         for task in tasks {
@@ -91,16 +90,13 @@ fn tokio_with_threads() {
 }
 
 #[test]
+fn tokio_with_threads() {
+    on_tokio(tokio::runtime::Builder::new_multi_thread().worker_threads(4));
+}
+
+#[test]
 fn tokio_on_one_thread() {
-    let bank = Arc::new(Bank::default());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let tasks: Vec<_> = (0..TASKS).map(|task| tokio::spawn(bank.clone().work(task))).collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-    });
-    bank.check();
+    on_tokio(&mut tokio::runtime::Builder::new_current_thread());
 }
 
 #[test]

@@ -148,6 +148,22 @@ fn keys<K: Key>(keys: usize, key: fn(usize) -> K) -> &'static [K] {
     leak((0..keys).map(key).collect::<Vec<_>>())
 }
 
+/// The loop that `cycle` and `disjoint` time.
+#[inline(always)]
+fn lock_in_turn<K: Key, R: Rival<K>>(rival: &R, keys: &[K], cells: &Cells, operations: usize) {
+    block_on(async {
+        let mut at = 0;
+        for _ in 0..operations {
+            let guard = rival.lock(&keys[at]).await;
+            cells.enter(at);
+            black_box(&guard);
+            cells.leave(at);
+            drop(guard);
+            at = if at + 1 == keys.len() { 0 } else { at + 1 };
+        }
+    });
+}
+
 /// Locks and unlocks `count` keys in turn, on one thread, while `held` others are held.
 pub fn cycle<K: Key, R: Rival<K>>(key: fn(usize) -> K, count: usize, held: usize, operations: usize) -> Contestant {
     let rival: &R = leak(R::new());
@@ -157,17 +173,7 @@ pub fn cycle<K: Key, R: Rival<K>>(key: fn(usize) -> K, count: usize, held: usize
     contestant(R::NAME, move || {
         black_box(&guards);
         sample(operations, || {
-            block_on(async {
-                let mut at = 0;
-                for _ in 0..operations {
-                    let guard = rival.lock(&keys[at]).await;
-                    cells.enter(at);
-                    black_box(&guard);
-                    cells.leave(at);
-                    drop(guard);
-                    at = if at + 1 == count { 0 } else { at + 1 };
-                }
-            });
+            lock_in_turn(rival, &keys[..count], &cells, operations);
         })
     })
 }
@@ -298,17 +304,7 @@ pub fn disjoint<R: Rival<u64>>(threads: usize, each: usize, operations: usize) -
             let cells = Cells::new(each);
             start.wait();
             let begin = begin();
-            block_on(async {
-                let mut at = 0;
-                for _ in 0..operations {
-                    let guard = rival.lock(&keys[at]).await;
-                    cells.enter(at);
-                    black_box(&guard);
-                    cells.leave(at);
-                    drop(guard);
-                    at = if at + 1 == each { 0 } else { at + 1 };
-                }
-            });
+            lock_in_turn(rival, &keys, &cells, operations);
             (begin, 0)
         };
         let (time, _) = on_threads(threads, threads > 1, one_thread);
