@@ -67,6 +67,7 @@ vocabulary! {
         LockBlocking(Name, By),
         LockUnless(Name),
         LockMany([Option<Name>; 3], By),
+        #[cfg_attr(test, proptest(weight = 3))]
         Run(Name, Task),
         Ticket(Name, By),
         TicketIf(Name, By, Admit),
