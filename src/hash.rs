@@ -1,25 +1,24 @@
-//! The default hasher: hashbrown's own, with a seed that is taken at first use.
+//! The default hasher: foldhash, with a seed that is taken at first use.
 
 use core::hash::{BuildHasher, Hasher};
-use hashbrown::DefaultHashBuilder;
-
-#[cfg(not(feature = "std"))]
-use crate::sync::Lock;
 #[cfg(feature = "std")]
 use std::sync::OnceLock;
+
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
 
 /// The default hasher of a [`KeyedMutex`](crate::KeyedMutex), seeded at random when it is first used.
 ///
 /// It stands between an attacker who may choose keys and a table in which they all collide (the keys
 /// would still be locked rightly, only slowly). The seed is one per process:
 ///
-/// - with the feature `std` it holds 64 bits from the operating system;
-/// - without it there is no portable source of randomness. The seed then mixes what the address of a
-///   stack variable and of a static give away: different in each process where address space is laid
-///   out at random, **the same at every start on a microcontroller**. If keys come from strangers
-///   there, pass a hasher that you seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
+/// - with the feature `std` it holds 128 bits from the operating system;
+/// - without it there is no portable source of randomness. The seed then is the address of a static:
+///   different in each process where address space is laid out at random, **the same at every start on a
+///   microcontroller and in a browser**. If keys come from strangers there, pass a hasher that you
+///   seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
 ///
-/// The hash function is foldhash, through hashbrown: fast and of good quality, but not cryptographic.
+/// The hash function is foldhash, as in hashbrown's maps: fast and of good quality, but not cryptographic.
 ///
 /// ```
 /// use async_mutex_lite::{KeyedMutex, RandomState};
@@ -46,28 +45,26 @@ impl BuildHasher for RandomState {
     }
 }
 
-/// The standard library seeds its maps from the system: 64 bits of that go before every key.
+/// The standard library seeds its maps from the system, and has no other way to say what it got.
 #[cfg(feature = "std")]
 #[inline]
-fn seeded() -> hashbrown::DefaultHasher {
-    static SEED: OnceLock<(DefaultHashBuilder, u64)> = OnceLock::new();
+fn seeded() -> FoldHasher<'static> {
+    static SEED: OnceLock<(u64, SharedSeed)> = OnceLock::new();
     let system = || std::hash::RandomState::new().hash_one(0);
-    let (builder, salt) = SEED.get_or_init(|| (DefaultHashBuilder::default(), system()));
-    let mut hasher = builder.build_hasher();
-    hasher.write_u64(*salt);
-    hasher
+    let (own, shared) = SEED.get_or_init(|| (system(), SharedSeed::from_u64(system())));
+    FoldHasher::with_seed(*own, shared)
 }
 
-/// Nothing better to be had: foldhash's own seed, made of addresses, stands alone.
+/// Nothing better is to be had everywhere, and nothing needs less code.
 #[cfg(not(feature = "std"))]
-fn seeded() -> hashbrown::DefaultHasher {
-    static SEED: Lock<Option<DefaultHashBuilder>> = Lock::new(None);
-    SEED.with(|seed| seed.get_or_insert_default().build_hasher())
+fn seeded() -> FoldHasher<'static> {
+    static SOMEWHERE: u8 = 0;
+    FoldHasher::with_seed(core::ptr::from_ref(&SOMEWHERE).addr() as u64, SharedSeed::global_fixed())
 }
 
 /// The [`Hasher`] that [`RandomState`] makes.
 #[derive(Clone)]
-pub struct DefaultHasher(hashbrown::DefaultHasher);
+pub struct DefaultHasher(FoldHasher<'static>);
 
 /// Passes each call on, so that integers and strings keep their short cuts.
 macro_rules! forward {
