@@ -69,12 +69,12 @@ impl<M: Handle> Claim<M> {
 
 impl<M: Handle> Drop for Claim<M> {
     fn drop(&mut self) {
-        let table = &self.mutex.table;
-        match self.state {
-            State::Holds | State::Stopped => table.release(self.place),
-            State::Waits => table.leave(self.place, false),
-            State::Stoppable => table.leave(self.place, true),
-        }
+        let (has_token, stoppable) = match self.state {
+            State::Holds | State::Stopped => (true, false),
+            State::Waits => (false, false),
+            State::Stoppable => (false, true),
+        };
+        self.mutex.table.give_up(self.place, has_token, stoppable);
     }
 }
 
@@ -101,7 +101,9 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     ) -> impl Future<Output = T> {
         async move {
             let hash = mutex.hash(&key);
-            let key = match mutex.table.claim_free(hash, key) {
+            // Without `std` there is little room for code, and the long way will do for a free key as well.
+            let free = if cfg!(feature = "std") { mutex.table.claim_free(hash, key) } else { Err(key) };
+            let key = match free {
                 Ok(ticket) => return wrap(Self::first(mutex, hash, ticket)),
                 Err(key) => key,
             };

@@ -28,7 +28,7 @@
 //! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
 //! | [`lock_blocking`](KeyedMutex::lock_blocking) | yes (not on WASM) | no | with `std` |
 //! | a panic in a waker | is contained | may stop its queue | contained with `std` |
-//! | [`RandomState`] is seeded from | the operating system | addresses | the system with `std`, else addresses |
+//! | [`RandomState`] is seeded from | the operating system | an address | the system with `std`, else an address |
 //! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
 //!
 //! A critical section lasts as long as a look-up, now and then as long as moving the table to a larger or a

@@ -14,7 +14,7 @@
 //! | the key is | the token is | owed, and by whom |
 //! | --- | --- | --- |
 //! | free: no slot | nowhere | nothing |
-//! | held | in the claim of a guard or a running task | its `Drop`: [`Table::release`] |
+//! | held | in the claim of a guard or a running task | its `Drop`: [`Table::give_up`] |
 //! | being passed | with a thread, between the shard's lock and `notify` | that thread: [`pass`] |
 //! | handed over | in a listener that has been notified | its owner: poll it, or drop it, which passes the token on |
 //! | forgotten meanwhile: no slot | with that thread or in that listener still | nothing: a token without a slot dies, nobody wants it |
@@ -25,7 +25,7 @@
 //!    [`Table::claim`] and [`Shard::count_out`]; *checked by* `Shard::check`, `tests/memory.rs`.
 //! 2. A key has at most one slot: looking for it and making it are one critical section. *Kept by*
 //!    `claim` and `claim_free`; *checked by* `tests/model.rs` and `tests/loom.rs`.
-//! 3. A slot has one token. *Kept by*: the first claim has it from the start, `release` passes it to one
+//! 3. A slot has one token. *Kept by*: the first claim has it from the start, `give_up` passes it to one
 //!    listener, event-listener passes it on when a notified listener is dropped. *Checked by*
 //!    `tests/exclusion.rs`, `tests/wake.rs`, loom.
 //! 4. The list of an event has the order of the tickets: a claim starts to listen under the lock that its
@@ -81,8 +81,9 @@
 //! # Cost
 //!
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the table is warm. A
-//! wait: three more, of the event's list (enter, notify, leave), and at most one allocation. Unlocking and cancelling are O(1)
-//! in the number of waiters. The table is at most eight times as large as needed, or 16 buckets, a shard.
+//! wait: one more, four of the event's list (enter, register a waker, notify, leave), and no allocation, unless
+//! more wait than ever have: one. Unlocking and cancelling are O(1) in the number of waiters. The table is at
+//! most eight times as large as needed, or 16 buckets, a shard; without `std`, until it is empty.
 //!
 //! # Roads not taken
 //!
@@ -90,6 +91,8 @@
 //!   implementation of what event-listener has had years to get right.
 //! - *An `Arc<Mutex>` for each key, in a map.* What everybody writes. It needs a clean-up that races with the
 //!   next lock, hashes three times, and is as fair as the inner mutex, which often is not.
+//! - *Slots and keys apart, so that the table is compiled once for all key types.* A second key type then added a
+//!   quarter of the first's WASM, not a half; but the first took a third more, and two types together the same.
 //! - *Unlocking by remembered bucket.* Fewer instructions, but a table that moves entries must then tell their
 //!   guards, or check.
 //! - *Leaving the list under the shard's lock.* One step instead of two, but it drops wakers, which are the
@@ -186,22 +189,16 @@ impl<K> Table<K> {
         }
     }
 
-    /// Gives up a claim that has the token: hands it to the next in the queue, or forgets the key.
+    /// Gives up a claim. If it has the token, passes that to the next in the queue, or forgets the key. If the
+    /// token is on its way to it, the listener, which the caller drops after this, passes it on.
     ///
     /// Wakers and `K::drop` are the user's: they run outside the lock, and after everything is in order.
     #[inline]
-    pub(crate) fn release(&self, place: Place) {
-        match self.with(place.hash, |shard| shard.count_out(place, false)) {
-            Left::Nobody(key) => drop(key),
-            Left::Others(event) => pass(event),
-            Left::Nothing => {}
+    pub(crate) fn give_up(&self, place: Place, has_token: bool, stoppable: bool) {
+        match self.with(place.hash, |shard| shard.count_out(place, stoppable)) {
+            Left::Others(event) if has_token => pass(event),
+            left => drop(left),
         }
-    }
-
-    /// Gives up a claim that waits. If the token was on its way to it, the listener, which the caller
-    /// drops after this, hands it on.
-    pub(crate) fn leave(&self, place: Place, stoppable: bool) {
-        drop(self.with(place.hash, |shard| shard.count_out(place, stoppable)));
     }
 
     /// A task or ticket that waited has been given the token. Returns whether it is stopped.

@@ -32,25 +32,30 @@ pub(crate) fn enter(turn: Pin<&mut impl Future<Output = ()>>) {
 
 /// event-listener calls wakers in the middle of its own book-keeping, which does not survive a panic:
 /// the queue would stand still. So, where panics unwind, it gets a waker of ours, which calls the user's
-/// and catches what it throws. That costs an allocation for each waiter.
+/// and catches what it throws. Each thread keeps some of these, so that most waiters allocate nothing.
 #[cfg(all(feature = "std", panic = "unwind"))]
 mod contain {
     use alloc::sync::Arc;
     use alloc::task::Wake;
-    use core::future::{Future, poll_fn};
+    use alloc::vec::Vec;
+    use core::cell::RefCell;
+    use core::future::Future;
     use core::mem;
     use core::panic::AssertUnwindSafe;
     use core::pin::Pin;
-    use core::task::{Context, Waker};
+    use core::task::{Context, Poll, Waker};
     use std::panic::catch_unwind;
+    use std::thread_local;
 
-    struct Contained(Option<Waker>);
+    /// How many a thread keeps, of 32 bytes each.
+    const SPARES: usize = 64;
 
-    impl Contained {
-        fn wakes(&self, waker: &Waker) -> bool {
-            self.0.as_ref().is_some_and(|own| own.will_wake(waker))
-        }
+    thread_local! {
+        static SPARE: RefCell<Vec<Arc<Contained>>> = const { RefCell::new(Vec::new()) };
     }
+
+    #[derive(Default)]
+    struct Contained(Option<Waker>);
 
     impl Wake for Contained {
         fn wake(self: Arc<Self>) {
@@ -58,16 +63,16 @@ mod contain {
         }
 
         fn wake_by_ref(self: &Arc<Self>) {
-            if let Some(waker) = &self.0 {
-                contain(|| waker.wake_by_ref());
+            if let Some(user) = &self.0 {
+                contain(|| user.wake_by_ref());
             }
         }
     }
 
     impl Drop for Contained {
         fn drop(&mut self) {
-            let waker = self.0.take();
-            contain(|| drop(waker));
+            let user = self.0.take();
+            contain(|| drop(user));
         }
     }
 
@@ -78,17 +83,72 @@ mod contain {
         }
     }
 
-    /// Waits for a listener behind a contained waker.
-    pub(super) fn contained(mut listener: impl Future<Output = ()> + Unpin) -> impl Future<Output = ()> {
-        let mut last: Option<(Arc<Contained>, Waker)> = None;
-        poll_fn(move |context| {
-            if !last.as_ref().is_some_and(|(own, _)| own.wakes(context.waker())) {
-                let own = Arc::new(Contained(Some(context.waker().clone())));
-                last = Some((own.clone(), own.into()));
+    /// The contained waker of one waiter, once it has been polled.
+    struct Own(Option<Arc<Contained>>);
+
+    impl Own {
+        /// Returns a waker that wakes this one: the same as before, if it does.
+        fn containing(&mut self, waker: &Waker) -> Waker {
+            let wakes = |own: &&Arc<Contained>| own.0.as_ref().is_some_and(|user| user.will_wake(waker));
+            if let Some(own) = self.0.as_ref().filter(wakes) {
+                return own.clone().into();
             }
-            let waker = last.as_ref().map_or(Waker::noop(), |(_, waker)| waker);
-            Pin::new(&mut listener).poll(&mut Context::from_waker(waker))
-        })
+            let user = waker.clone();
+            let mut own = spare().unwrap_or_default();
+            if let Some(own) = Arc::get_mut(&mut own) {
+                own.0 = Some(user);
+            }
+            drop(mem::replace(self, Self(Some(own.clone()))));
+            own.into()
+        }
+    }
+
+    /// Leaves the waker to the thread's next waiter, unless event-listener still has a share in it.
+    impl Drop for Own {
+        fn drop(&mut self) {
+            let Some(mut own) = self.0.take() else { return };
+            let Some(contained) = Arc::get_mut(&mut own) else { return };
+            let user = contained.0.take();
+            contain(|| drop(user));
+            let _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < SPARES {
+                    spare.push(own);
+                }
+            });
+        }
+    }
+
+    /// Takes one of the thread's spares. (At its end, it has none.)
+    fn spare() -> Option<Arc<Contained>> {
+        let take = |spare: &RefCell<Vec<_>>| {
+            let mut spare = spare.borrow_mut();
+            spare.pop().or_else(|| {
+                // Here, not when one is put back: that would be while a key is handed over.
+                spare.reserve_exact(SPARES);
+                None
+            })
+        };
+        SPARE.try_with(take).ok().flatten()
+    }
+
+    /// Waits for a listener behind a contained waker. The listener is dropped first, with its share in that.
+    struct Wait<L> {
+        listener: L,
+        own: Own,
+    }
+
+    impl<L: Future<Output = ()> + Unpin> Future for Wait<L> {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+            let waker = self.own.containing(context.waker());
+            Pin::new(&mut self.listener).poll(&mut Context::from_waker(&waker))
+        }
+    }
+
+    pub(super) fn contained(listener: impl Future<Output = ()> + Unpin) -> impl Future<Output = ()> {
+        Wait { listener, own: Own(None) }
     }
 }
 

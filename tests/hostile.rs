@@ -410,6 +410,9 @@ fn keys_can_be_locked_and_unlocked_when_the_thread_locals_are_gone() {
             drop(self.0.take());
             drop(MUTEX.try_lock(1));
             drop(MUTEX.lock_blocking(2)); // blocks: the main thread has it
+            let blocker = MUTEX.try_lock(6);
+            mem::drop(waiting(MUTEX.lock(6))); // finds no spare waker of ours, and cannot leave one
+            drop(blocker);
             DONE.fetch_add(1, SeqCst);
         }
     }
