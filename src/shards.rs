@@ -8,10 +8,13 @@
 use crate::shard::Shard;
 use crate::sync::Lock;
 
-pub(crate) use imp::Shards;
+#[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
+pub(crate) use one::Shards;
+#[cfg(all(feature = "std", not(feature = "critical-section")))]
+pub(crate) use several::Shards;
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
-mod imp {
+mod several {
     use super::{Lock, Shard};
     use alloc::boxed::Box;
     use std::sync::OnceLock;
@@ -63,7 +66,7 @@ mod imp {
 }
 
 #[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
-mod imp {
+mod one {
     use super::{Lock, Shard};
 
     pub(crate) struct Shards<K> {

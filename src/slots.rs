@@ -10,9 +10,9 @@ use hashbrown::HashTable;
 
 use crate::shard::{Place, Slot};
 
-/// Without `std` there are few keys, and little room for code: no hot slot, and a table that shrinks only when
-/// it is empty.
-const SMALL: bool = !cfg!(feature = "std");
+/// Whether this is a machine with room for code: small ones have no hot slot, and a table that shrinks only
+/// when it is empty.
+const LARGE: bool = cfg!(feature = "std");
 
 /// A table of at most this many buckets is kept, so that a few keys coming and going do not allocate.
 const KEPT_BUCKETS: usize = 16;
@@ -38,7 +38,7 @@ impl<K> Slots<K> {
     /// nothing has changed then. It is `dyn` so that there is one copy of this for each key type.
     pub(crate) fn find(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
         let mut same = |slot: &Slot<K>| slot.hash == hash && is(slot);
-        if !SMALL && self.hot.as_ref().is_some_and(&mut same) {
+        if LARGE && self.hot.as_ref().is_some_and(&mut same) {
             self.hot.as_mut()
         } else if self.table.is_empty() {
             None
@@ -50,8 +50,8 @@ impl<K> Slots<K> {
     #[inline]
     pub(crate) fn insert(&mut self, slot: Slot<K>) {
         match &mut self.hot {
-            Some(hot) if !SMALL => spill(&mut self.table, hot, slot),
-            None if !SMALL => self.hot = Some(slot),
+            Some(hot) if LARGE => spill(&mut self.table, hot, slot),
+            None if LARGE => self.hot = Some(slot),
             _ => {
                 self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
             }
@@ -60,7 +60,7 @@ impl<K> Slots<K> {
 
     /// Takes the hot slot, if it is that one.
     pub(crate) fn take_hot(&mut self, is: impl FnOnce(&mut Slot<K>) -> bool) -> Option<Slot<K>> {
-        if SMALL { None } else { self.hot.take_if(is) }
+        if LARGE { self.hot.take_if(is) } else { None }
     }
 
     /// Lets `keep` have the slot of a place, and takes the slot out if it says `None`.
@@ -69,7 +69,7 @@ impl<K> Slots<K> {
         place: Place,
         keep: impl FnOnce(&mut Slot<K>) -> Option<R>,
     ) -> Result<Option<R>, Slot<K>> {
-        if let Some(slot) = self.hot.as_mut().filter(|slot| !SMALL && slot.id == place.id) {
+        if let Some(slot) = self.hot.as_mut().filter(|slot| LARGE && slot.id == place.id) {
             let kept = keep(slot);
             return if kept.is_none() { self.hot.take().map_or(Ok(None), Err) } else { Ok(kept) };
         }
@@ -95,7 +95,7 @@ impl<K> Slots<K> {
         }
         if len == 0 {
             self.table = HashTable::new();
-        } else if !SMALL {
+        } else if LARGE {
             let mut smaller = HashTable::new();
             if smaller.try_reserve(2 * len, |slot: &Slot<K>| slot.hash).is_ok() {
                 for slot in mem::replace(&mut self.table, smaller) {
