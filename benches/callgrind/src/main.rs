@@ -6,12 +6,15 @@
 use std::future::Future;
 use std::hash::Hash;
 use std::hint::black_box;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Wake, Waker};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use async_mutex_lite::KeyedMutex;
+use queue::Queue;
+
+#[allow(dead_code)] // for others
+#[path = "../../common/queue.rs"]
+mod queue;
 
 /// Enough for the random seed of the hasher not to matter.
 const KEYS: usize = 1024;
@@ -66,61 +69,6 @@ fn unkeyed_tokio(mutex: &tokio::sync::Mutex<()>) {
 #[inline(never)]
 fn unkeyed_async_lock(mutex: &async_lock::Mutex<()>) {
     drop(black_box(now!(mutex.lock())));
-}
-
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
-}
-
-/// Tasks that queue for one key, without an executor.
-struct Queue<F> {
-    tasks: Vec<Task<F>>,
-}
-
-struct Task<F> {
-    future: Pin<Box<Option<F>>>,
-    woken: Arc<Flag>,
-    waker: Waker,
-}
-
-impl<F: Future> Queue<F> {
-    fn new(waiters: usize, lock: impl Fn() -> F) -> Self {
-        let task = |_| {
-            let woken = Arc::new(Flag(AtomicBool::new(false)));
-            Task { future: Box::pin(None), woken: woken.clone(), waker: woken.into() }
-        };
-        let mut queue = Self { tasks: (0..waiters).map(task).collect() };
-        (0..waiters).for_each(|task| queue.join(task, lock()));
-        queue
-    }
-
-    /// Drops the task's future, if it has one, and queues at the end.
-    #[inline(never)]
-    fn join(&mut self, task: usize, lock: F) {
-        let Task { future, waker, .. } = &mut self.tasks[task];
-        future.set(Some(lock));
-        let future = future.as_mut().as_pin_mut().unwrap();
-        assert!(future.poll(&mut Context::from_waker(waker)).is_pending());
-    }
-
-    /// Polls the task, which must have been woken, and returns its guard.
-    #[inline(never)]
-    fn served(&mut self, task: usize) -> F::Output {
-        let Task { future, woken, waker } = &mut self.tasks[task];
-        assert!(woken.0.swap(false, Relaxed), "the first in the queue was not woken");
-        match future.as_mut().as_pin_mut().unwrap().poll(&mut Context::from_waker(waker)) {
-            Poll::Ready(guard) => guard,
-            Poll::Pending => panic!("woken for nothing"),
-        }
-    }
 }
 
 /// One operation: unlock, which wakes the next, who is polled; the last holder queues up again.

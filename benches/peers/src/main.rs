@@ -5,6 +5,8 @@
 //! works with a name that contains it).
 
 mod bars;
+#[path = "../../common/queue.rs"]
+mod queue;
 mod results;
 mod rivals;
 mod works;

@@ -1,16 +1,12 @@
 //! The work that each lock does, and how it is timed. Every work checks exclusion while it measures.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::hint::black_box;
 use std::num::NonZeroUsize;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicUsize,
+    AtomicU8, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +14,7 @@ use async_executor::LocalExecutor;
 use cpu_time::ThreadTime;
 use futures_lite::future::{block_on, yield_now};
 
+use crate::queue::Queue;
 use crate::rivals::*;
 
 /// One measurement.
@@ -316,68 +313,12 @@ pub fn all_threads() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.store(true, Relaxed);
-    }
-}
-
-/// Tasks that queue for one key, polled by hand: an executor costs more than a hand-over.
-struct Queue<F> {
-    tasks: Vec<Task<F>>,
-}
-
-struct Task<F> {
-    future: Pin<Box<Option<F>>>,
-    woken: Arc<Flag>,
-    waker: Waker,
-}
-
-impl<F: Future> Queue<F> {
-    fn new(tasks: usize) -> Self {
-        let task = |_| {
-            let woken = Arc::new(Flag(AtomicBool::new(false)));
-            Task { future: Box::pin(None), woken: woken.clone(), waker: woken.into() }
-        };
-        Self { tasks: (0..tasks).map(task).collect() }
-    }
-
-    /// Queues a task at the end.
-    fn join(&mut self, task: usize, lock: F) {
-        let Task { future, waker, .. } = &mut self.tasks[task];
-        future.set(Some(lock));
-        let future = future.as_mut().as_pin_mut().expect("just set");
-        assert!(future.poll(&mut Context::from_waker(waker)).is_pending(), "two hold one key");
-    }
-
-    /// Polls a task that was woken, and returns its guard.
-    fn served(&mut self, task: usize) -> F::Output {
-        let Task { future, woken, waker } = &mut self.tasks[task];
-        assert!(woken.0.swap(false, Relaxed), "the first in the queue was not woken");
-        match future.as_mut().as_pin_mut().expect("queued").poll(&mut Context::from_waker(waker)) {
-            Poll::Ready(guard) => guard,
-            Poll::Pending => panic!("woken for nothing"),
-        }
-    }
-
-    fn cancel(&mut self, task: usize) {
-        self.tasks[task].future.set(None);
-    }
-}
-
 /// Hands one key round a queue of that length: unlock, poll the next, let it queue again.
 pub fn ring<R: Rival<u64>>(waiters: usize, operations: usize) -> Contestant {
     let rival: &R = leak(R::new());
     let key: &u64 = leak(7);
     let mut guard = Some(block_on(rival.lock(key)));
-    let mut queue = Queue::new(waiters);
-    (0..waiters).for_each(|task| queue.join(task, rival.lock(key)));
+    let mut queue = Queue::new(waiters, || rival.lock(key));
     let mut at = 0;
     contestant(R::NAME, move || {
         sample(operations, || {
@@ -396,7 +337,7 @@ pub fn cancel<R: Rival<u64>>(waiters: usize, operations: usize) -> Contestant {
     let rival: &R = leak(R::new());
     let key: &u64 = leak(7);
     let guard = block_on(rival.lock(key));
-    let mut queue = Queue::new(waiters);
+    let mut queue = Queue::new(waiters, || rival.lock(key));
     let mut order: Vec<usize> = (0..waiters).collect();
     fastrand::Rng::with_seed(7).shuffle(&mut order);
     contestant(R::NAME, move || {
