@@ -31,8 +31,8 @@
 //! | [`RandomState`] is seeded from | the operating system | an address | the system with `std`, else an address |
 //! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
 //!
-//! A critical section lasts as long as a look-up, now and then as long as moving the table to a larger or a
-//! smaller one, which allocates. Wakers run in whatever unlocks, an interrupt handler included.
+//! A critical section lasts as long as a look-up, now and then as long as moving the table to a larger one
+//! (with `std`, or a smaller), which allocates. Wakers run in whatever unlocks, an interrupt handler included.
 //!
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one, which is all that can compare and
 //! swap. A Cortex-M0 cannot: there, the atomics come from portable-atomic, which asks the final binary how

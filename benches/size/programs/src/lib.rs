@@ -70,6 +70,12 @@ pub unsafe fn string(start: usize, length: usize) -> String {
     unsafe { String::from(str::from_utf8_unchecked(core::slice::from_raw_parts(start as *const u8, length))) }
 }
 
+/// What is in a program with one thread.
+pub struct Alone<T>(pub T);
+
+// SAFETY: the programs have one thread, and are never run.
+unsafe impl<T> Sync for Alone<T> {}
+
 /// A hasher that costs next to nothing, for integers that nobody chooses in order to harm us.
 #[derive(Default)]
 pub struct Cheap(u64);

@@ -16,14 +16,16 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("empty", "the empty program"),
     ("allocator", "an allocator alone"),
+    ("floor", "hashbrown and event-listener alone"),
     ("try_lock_u32", "try_lock, u32"),
     ("try_lock_string", "try_lock, String"),
     ("lock_u32", "lock, u32"),
     ("lock_u32_cheap", "lock, u32, a cheap hasher"),
     ("lock_string", "lock, String"),
+    ("lock_string_cheap", "lock, String, a cheap hasher"),
     ("lock_two_types", "lock, u32 and (u16, u64)"),
     ("everything_u32", "everything, u32"),
     ("everything_string", "everything, String"),
