@@ -69,12 +69,8 @@ impl<M: Handle> Claim<M> {
 
 impl<M: Handle> Drop for Claim<M> {
     fn drop(&mut self) {
-        let (has_token, stoppable) = match self.state {
-            State::Holds | State::Stopped => (true, false),
-            State::Waits => (false, false),
-            State::Stoppable => (false, true),
-        };
-        self.mutex.table.give_up(self.place, has_token, stoppable);
+        let has_token = matches!(self.state, State::Holds | State::Stopped);
+        self.mutex.table.give_up(self.place, has_token, self.state == State::Stoppable);
     }
 }
 
@@ -91,6 +87,11 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         Self { mutex, place: Place { hash, id: ticket, ticket }, state: State::Holds }
     }
 
+    /// Claims the key if it is free. Without `std` there is little room for code, and the long way will do.
+    fn short_cut(mutex: &M, hash: u64, key: M::Key) -> Result<u64, M::Key> {
+        if cfg!(feature = "std") { mutex.table.claim_free(hash, key) } else { Err(key) }
+    }
+
     /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.
     #[allow(clippy::manual_async_fn)] // an `async fn` would keep its arguments twice
     pub(crate) fn acquire<T>(
@@ -101,9 +102,7 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     ) -> impl Future<Output = T> {
         async move {
             let hash = mutex.hash(&key);
-            // Without `std` there is little room for code, and the long way will do for a free key as well.
-            let free = if cfg!(feature = "std") { mutex.table.claim_free(hash, key) } else { Err(key) };
-            let key = match free {
+            let key = match Self::short_cut(&mutex, hash, key) {
                 Ok(ticket) => return wrap(Self::first(mutex, hash, ticket)),
                 Err(key) => key,
             };

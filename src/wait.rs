@@ -9,7 +9,7 @@ use event_listener::{Event, listener};
 use futures_lite::future::yield_now;
 
 use crate::sync::Arc;
-use contain::contained;
+use contain::{Own, contained};
 
 /// Waits for the token. The first poll enters the event's list and does nothing else.
 ///
@@ -18,9 +18,10 @@ use contain::contained;
 #[allow(clippy::manual_async_fn)] // an `async fn` would keep its argument twice
 pub(crate) fn turn(event: Arc<Event>) -> impl Future<Output = ()> {
     async move {
+        let mut own = Own::default(); // before the listener, which has a share in it, and so is dropped first
         listener!(event => listener);
         yield_now().await;
-        contained(listener).await;
+        contained(listener, &mut own).await;
     }
 }
 
@@ -35,23 +36,21 @@ pub(crate) fn enter(turn: Pin<&mut impl Future<Output = ()>>) {
 /// and catches what it throws. Each thread keeps some of these, so that most waiters allocate nothing.
 #[cfg(all(feature = "std", panic = "unwind"))]
 mod contain {
-    use alloc::sync::Arc;
+    use super::{Arc, Context, Future, Pin, Waker};
     use alloc::task::Wake;
     use alloc::vec::Vec;
     use core::cell::RefCell;
-    use core::future::Future;
+    use core::future::poll_fn;
     use core::mem;
     use core::panic::AssertUnwindSafe;
-    use core::pin::Pin;
-    use core::task::{Context, Poll, Waker};
     use std::panic::catch_unwind;
-    use std::thread_local;
 
     /// How many a thread keeps, of 32 bytes each.
     const SPARES: usize = 64;
 
-    thread_local! {
-        static SPARE: RefCell<Vec<Arc<Contained>>> = const { RefCell::new(Vec::new()) };
+    std::thread_local! {
+        // With room from the start: to grow would be to allocate while a key is handed over.
+        static SPARE: RefCell<Vec<Arc<Contained>>> = RefCell::new(Vec::with_capacity(SPARES));
     }
 
     #[derive(Default)]
@@ -84,7 +83,8 @@ mod contain {
     }
 
     /// The contained waker of one waiter, once it has been polled.
-    struct Own(Option<Arc<Contained>>);
+    #[derive(Default)]
+    pub(super) struct Own(Option<Arc<Contained>>);
 
     impl Own {
         /// Returns a waker that wakes this one: the same as before, if it does.
@@ -94,11 +94,12 @@ mod contain {
                 return own.clone().into();
             }
             let user = waker.clone();
-            let mut own = spare().unwrap_or_default();
+            let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+            let mut own = spare.ok().flatten().unwrap_or_default();
             if let Some(own) = Arc::get_mut(&mut own) {
                 own.0 = Some(user);
             }
-            drop(mem::replace(self, Self(Some(own.clone()))));
+            *self = Self(Some(own.clone()));
             own.into()
         }
     }
@@ -108,8 +109,7 @@ mod contain {
         fn drop(&mut self) {
             let Some(mut own) = self.0.take() else { return };
             let Some(contained) = Arc::get_mut(&mut own) else { return };
-            let user = contained.0.take();
-            contain(|| drop(user));
+            drop(mem::take(contained));
             let _ = SPARE.try_with(|spare| {
                 let mut spare = spare.borrow_mut();
                 if spare.len() < SPARES {
@@ -119,43 +119,24 @@ mod contain {
         }
     }
 
-    /// Takes one of the thread's spares. (At its end, it has none.)
-    fn spare() -> Option<Arc<Contained>> {
-        let take = |spare: &RefCell<Vec<_>>| {
-            let mut spare = spare.borrow_mut();
-            spare.pop().or_else(|| {
-                // Here, not when one is put back: that would be while a key is handed over.
-                spare.reserve_exact(SPARES);
-                None
-            })
-        };
-        SPARE.try_with(take).ok().flatten()
-    }
-
-    /// Waits for a listener behind a contained waker. The listener is dropped first, with its share in that.
-    struct Wait<L> {
-        listener: L,
-        own: Own,
-    }
-
-    impl<L: Future<Output = ()> + Unpin> Future for Wait<L> {
-        type Output = ();
-
-        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-            let waker = self.own.containing(context.waker());
-            Pin::new(&mut self.listener).poll(&mut Context::from_waker(&waker))
-        }
-    }
-
-    pub(super) fn contained(listener: impl Future<Output = ()> + Unpin) -> impl Future<Output = ()> {
-        Wait { listener, own: Own(None) }
+    /// Waits for a listener behind a contained waker.
+    pub(super) fn contained(mut listener: impl Future<Output = ()> + Unpin, own: &mut Own) -> impl Future<Output = ()> {
+        poll_fn(move |context| {
+            let waker = own.containing(context.waker());
+            Pin::new(&mut listener).poll(&mut Context::from_waker(&waker))
+        })
     }
 }
 
 /// Where a panic ends the program, or cannot be caught for want of `std`, there is nothing to contain.
 #[cfg(not(all(feature = "std", panic = "unwind")))]
 mod contain {
-    pub(super) fn contained(listener: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    use super::Future;
+
+    #[derive(Default)]
+    pub(super) struct Own {}
+
+    pub(super) fn contained(listener: impl Future<Output = ()>, _: &mut Own) -> impl Future<Output = ()> {
         listener
     }
 }
