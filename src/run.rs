@@ -3,11 +3,42 @@
 use core::convert::identity;
 use core::error::Error;
 use core::fmt;
-use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
 use crate::KeyedMutex;
 use crate::claim::{Claim, Handle};
+
+/// Waits for a claim and runs a task, in the body of an `async fn`: a function would move the claim into a
+/// future of its own, which made `run` dearer than `lock`. The claim is declared before the task's future,
+/// and so dropped after it.
+macro_rules! run {
+    ($claim:expr, $task:expr) => {{
+        let claim = $claim.await;
+        if claim.is_stopped() {
+            return Err($crate::Stopped);
+        }
+        let output = $task().await;
+        drop(claim);
+        Ok(output)
+    }};
+}
+
+/// The same, and stops the queue unless the output is `Ok`.
+macro_rules! run_or_stop {
+    ($claim:expr, $task:expr) => {{
+        let claim = $claim.await;
+        if claim.is_stopped() {
+            return Err($crate::Stopped);
+        }
+        let mut unless_ok = $crate::run::StopOnDrop { claim: &claim, armed: true };
+        let output = $task().await;
+        unless_ok.armed = output.is_err();
+        drop(unless_ok);
+        drop(claim);
+        Ok(output)
+    }};
+}
+pub(crate) use {run, run_or_stop};
 
 /// A task was not run: one before it, with the same key, failed or stopped the queue while it waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +84,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub async fn run<T>(&self, key: K, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        run(Claim::acquire(self, key, true, identity).await, task).await
+        run!(Claim::acquire(self, key, true, identity), task)
     }
 
     /// Runs a task while holding the key. Unless it returns `Ok`, it stops the tasks queued behind it.
@@ -100,48 +131,14 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         task: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, Stopped> {
-        run_or_stop(Claim::acquire(self, key, true, identity).await, task).await
-    }
-}
-
-/// The claim is declared before the task's future, and so dropped after it.
-#[allow(clippy::manual_async_fn)] // an `async fn` would move the claim once more
-pub(crate) fn run<M: Handle, T>(
-    claim: Claim<M>,
-    task: impl AsyncFnOnce() -> T,
-) -> impl Future<Output = Result<T, Stopped>> {
-    async move {
-        if claim.is_stopped() {
-            return Err(Stopped);
-        }
-        let output = task().await;
-        drop(claim);
-        Ok(output)
-    }
-}
-
-#[allow(clippy::manual_async_fn)] // as above
-pub(crate) fn run_or_stop<M: Handle, T, E>(
-    claim: Claim<M>,
-    task: impl AsyncFnOnce() -> Result<T, E>,
-) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
-    async move {
-        if claim.is_stopped() {
-            return Err(Stopped);
-        }
-        let mut unless_ok = StopOnDrop { claim: &claim, armed: true };
-        let output = task().await;
-        unless_ok.armed = output.is_err();
-        drop(unless_ok);
-        drop(claim);
-        Ok(output)
+        run_or_stop!(Claim::acquire(self, key, true, identity), task)
     }
 }
 
 /// Stops the queue when it is dropped armed: after an error, by a panic, or half-way.
-struct StopOnDrop<'a, M: Handle> {
-    claim: &'a Claim<M>,
-    armed: bool,
+pub(crate) struct StopOnDrop<'a, M: Handle> {
+    pub(crate) claim: &'a Claim<M>,
+    pub(crate) armed: bool,
 }
 
 impl<M: Handle> Drop for StopOnDrop<'_, M> {

@@ -59,7 +59,7 @@ macro_rules! ticket {
             ///
             /// [`Stopped`] if the queue was stopped while the ticket waited in it, polled or not.
             pub async fn run<T>(self, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-                run(self.0.await, task).await
+                run!(self.0, task)
             }
 
             /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run_or_stop`] does.
@@ -72,7 +72,7 @@ macro_rules! ticket {
                 self,
                 task: impl AsyncFnOnce() -> Result<T, E>,
             ) -> Result<Result<T, E>, Stopped> {
-                run_or_stop(self.0.await, task).await
+                run_or_stop!(self.0, task)
             }
         }
 
