@@ -55,7 +55,7 @@ impl<K> Shard<K> {
     pub(crate) fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<u64> {
         let ticket = draw(&mut self.next);
         let key = key.take()?;
-        self.slots.insert(Slot { key, hash, id: ticket, members: 1, stoppable: 0, stopped: 0, event: None });
+        self.slots.insert(hash, ticket, key);
         Some(ticket)
     }
 
@@ -112,6 +112,12 @@ impl<K> Shard<K> {
 }
 
 impl<K> Slot<K> {
+    /// With its first claim.
+    #[inline]
+    pub(crate) fn new(hash: u64, id: u64, key: K) -> Self {
+        Self { key, hash, id, members: 1, stoppable: 0, stopped: 0, event: None }
+    }
+
     /// Takes a claim out of the count of those a stop would turn away, if it still is in there.
     pub(crate) fn uncount_stoppable(&mut self, place: Place) {
         if place.ticket >= self.stopped {

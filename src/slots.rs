@@ -47,14 +47,26 @@ impl<K> Slots<K> {
         }
     }
 
+    /// Makes a slot for a key that has none.
     #[inline]
-    pub(crate) fn insert(&mut self, slot: Slot<K>) {
+    pub(crate) fn insert(&mut self, hash: u64, id: u64, key: K) {
         match &mut self.hot {
-            Some(hot) if LARGE => spill(&mut self.table, hot, slot),
-            None if LARGE => self.hot = Some(slot),
+            Some(_) if LARGE => self.spill(hash, id, key),
+            None if LARGE => self.hot = Some(Slot::new(hash, id, key)),
             _ => {
-                self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
+                self.table.insert_unique(hash, Slot::new(hash, id, key), |slot| slot.hash);
             }
+        }
+    }
+
+    /// Makes the newer slot the hot one, and moves the older to the table: a key that is held for long goes
+    /// there once, and is out of the way of those that come and go. Room is made first, so that running out of
+    /// memory loses nothing.
+    #[inline(never)]
+    fn spill(&mut self, hash: u64, id: u64, key: K) {
+        self.table.reserve(1, |slot| slot.hash);
+        if let Some(slot) = self.hot.replace(Slot::new(hash, id, key)) {
+            self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
         }
     }
 
@@ -110,13 +122,4 @@ impl<K> Slots<K> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<K>> {
         self.hot.iter().chain(self.table.iter())
     }
-}
-
-/// Puts a newer slot in the hot one's place: a key that is held for long goes to the table once, and is out
-/// of the way of those that come and go. Room is made first, so that running out of memory loses nothing.
-#[inline(never)]
-fn spill<K>(table: &mut HashTable<Slot<K>>, hot: &mut Slot<K>, newer: Slot<K>) {
-    table.reserve(1, |slot| slot.hash);
-    let slot = mem::replace(hot, newer);
-    table.insert_unique(slot.hash, slot, |slot| slot.hash);
 }
