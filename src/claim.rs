@@ -88,6 +88,7 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
     }
 
     /// Claims the key if it is free. Without `std` there is little room for code, and the long way will do.
+    #[inline(always)] // each move of a long key costs time
     fn short_cut(mutex: &M, hash: u64, key: M::Key) -> Result<u64, M::Key> {
         if cfg!(feature = "std") { mutex.table.claim_free(hash, key) } else { Err(key) }
     }

@@ -196,8 +196,10 @@ impl<K> Table<K> {
     #[inline]
     pub(crate) fn give_up(&self, place: Place, has_token: bool, stoppable: bool) {
         match self.with(place.hash, |shard| shard.count_out(place, stoppable)) {
+            Left::Nobody(key) => drop(key),
             Left::Others(event) if has_token => pass(event),
-            left => drop(left),
+            Left::Others(event) => drop(event),
+            Left::Nothing => {}
         }
     }
 
