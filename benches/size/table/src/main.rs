@@ -221,12 +221,14 @@ fn bars(target: &str, programs: &[Program]) -> bool {
     let goal = |what: &str, is: usize, most: usize| {
         println!("{}: {what}: {is}, at most {most}", if is <= most { "reached" } else { "goal not reached" });
     };
-    if target.starts_with("wasm") {
-        goal("lock and unlock by u32, gzip", lock.gzip - allocator.gzip, 2_500);
-    } else {
-        goal("lock and unlock by u32, flash", lock.raw - allocator.raw, 6 * 1024);
-    }
-    goal("a second key type, per cent of the first", (two.raw - lock.raw) * 100 / (lock.raw - allocator.raw), 40);
+    // Flash holds bytes as they are; a page's are sent compressed.
+    let (unit, most, weight): (_, _, fn(&Program) -> usize) = match target.starts_with("wasm") {
+        true => ("gzip", 2_500, |program| program.gzip),
+        false => ("flash", 6 * 1024, |program| program.raw),
+    };
+    let first = weight(lock) - weight(allocator);
+    goal(&format!("lock and unlock by u32, {unit}"), first, most);
+    goal(&format!("a second key type, {unit}, per cent of the first"), (weight(two) - weight(lock)) * 100 / first, 40);
     let formatting = lock.symbols.iter().filter(|(name, _)| owner(name) == "formatting").count();
     println!("functions of the formatting machinery: {formatting}, must be 0\n");
     formatting == 0
