@@ -12,6 +12,7 @@ use event_listener::Listener;
 
 use crate::KeyedMutex;
 use crate::shard::Place;
+use crate::slots::LARGE;
 use crate::sync::Arc;
 use crate::wait::{enter, turn};
 
@@ -87,10 +88,10 @@ impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
         Self { mutex, place: Place { hash, id: ticket, ticket }, state: State::Holds }
     }
 
-    /// Claims the key if it is free. Without `std` there is little room for code, and the long way will do.
+    /// Claims the key if it is free. On a small machine the long way must do.
     #[inline(always)] // each move of a long key costs time
     fn short_cut(mutex: &M, hash: u64, key: M::Key) -> Result<u64, M::Key> {
-        if cfg!(feature = "std") { mutex.table.claim_free(hash, key) } else { Err(key) }
+        if LARGE { mutex.table.claim_free(hash, key) } else { Err(key) }
     }
 
     /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.

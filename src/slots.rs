@@ -10,9 +10,9 @@ use hashbrown::HashTable;
 
 use crate::shard::{Place, Slot};
 
-/// Whether this is a machine with room for code: small ones have no hot slot, and a table that shrinks only
-/// when it is empty.
-const LARGE: bool = cfg!(feature = "std");
+/// Whether this is a machine with room for code: small ones have no hot slot, a table that shrinks only when it
+/// is empty, and no short cut to a free key.
+pub(crate) const LARGE: bool = cfg!(feature = "std");
 
 /// A table of at most this many buckets is kept, so that a few keys coming and going do not allocate.
 const KEPT_BUCKETS: usize = 16;

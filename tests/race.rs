@@ -28,7 +28,8 @@ impl Cells {
     }
 }
 
-fn race() {
+#[test]
+fn operations_on_four_threads_with_random_cancellation() {
     // A thread that fails leaves the others waiting for ever: end the whole test at once.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -123,9 +124,4 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
             let _ = mutex.len();
         }
     }
-}
-
-#[test]
-fn operations_on_four_threads_with_random_cancellation() {
-    race();
 }
