@@ -101,21 +101,19 @@ struct Bump {
 }
 
 #[global_allocator]
-static BUMP: Bump = Bump { memory: Cell::new([0; 256]), used: Cell::new(0) };
-
-// SAFETY: the programs have one thread, and are never run.
-unsafe impl Sync for Bump {}
+static BUMP: Alone<Bump> = Alone(Bump { memory: Cell::new([0; 256]), used: Cell::new(0) });
 
 // SAFETY: each piece is given out once.
-unsafe impl GlobalAlloc for Bump {
+unsafe impl GlobalAlloc for Alone<Bump> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let start = self.used.get().next_multiple_of(layout.align());
+        let Self(Bump { memory, used }) = self;
+        let start = used.get().next_multiple_of(layout.align());
         let end = start.wrapping_add(layout.size());
-        if end > size_of_val(&self.memory) {
+        if end > size_of_val(memory) {
             return null_mut();
         }
-        self.used.set(end);
-        self.memory.as_ptr().cast::<u8>().wrapping_add(start)
+        used.set(end);
+        memory.as_ptr().cast::<u8>().wrapping_add(start)
     }
 
     unsafe fn dealloc(&self, _memory: *mut u8, _layout: Layout) {}
