@@ -36,7 +36,7 @@ impl Desk {
             yield_now().await;
         }
         let _guard = match ticket {
-            Some(ticket) => ticket.await,
+            Some(ticket) => ticket.await.expect("nobody stops the queue"),
             None => self.mutex.lock_arc(message.sender).await,
         };
         self.done[message.sender].lock().unwrap().push(message.number);

@@ -8,39 +8,35 @@ use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use crate::claim::{Claim, Handle};
+#[cfg(all(feature = "std", not(target_family = "wasm")))]
+use crate::block::block;
+use crate::claim::{Acquire, Handle, Holder, Waiter};
+use crate::guard::guard;
+use crate::hash::RandomState;
 use crate::many::acquire_all;
-use crate::run::{run, run_or_stop};
-use crate::ticket::{Queued, ticket};
-use crate::{KeyedMutex, RandomState, Stopped};
+use crate::mutex::KeyedMutex;
+use crate::run::{Stopped, unless_stopped};
+use crate::table::Table;
+use crate::ticket::{join, ticket};
 
 impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
     type Key = K;
     type Hasher = S;
-}
 
-/// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
-#[must_use = "the key is unlocked when the guard is dropped"]
-#[clippy::has_significant_drop]
-pub struct KeyedMutexGuardArc<K, S = RandomState>(Claim<Arc<KeyedMutex<K, S>>>);
-
-impl<K, S> KeyedMutexGuardArc<K, S> {
-    /// Like [`KeyedMutexGuard::stop`](crate::KeyedMutexGuard::stop).
-    pub fn stop(self) {
-        self.0.stop();
+    fn table(&self) -> &Table<K, S> {
+        &self.table
     }
 }
 
-impl<K, S> fmt::Debug for KeyedMutexGuardArc<K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutexGuardArc").finish_non_exhaustive()
-    }
+guard! {
+    /// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
+    KeyedMutexGuardArc<K, S>, Arc<KeyedMutex<K, S>>
 }
 
 /// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
 #[must_use = "the keys are unlocked when the guards are dropped"]
 #[clippy::has_significant_drop]
-pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Claim<Arc<KeyedMutex<K, S>>>>);
+pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Holder<Arc<KeyedMutex<K, S>>>>);
 
 impl<K, S> fmt::Debug for KeyedMutexGuardsArc<K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,28 +65,32 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + use<K, S> {
-        Claim::acquire(self.clone(), key, false, KeyedMutexGuardArc)
+        self.acquire_arc(key)
+    }
+
+    fn acquire_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + Unpin + use<K, S> {
+        Acquire::<_, _, false>::new(self.clone(), key, |holder, _| KeyedMutexGuardArc(holder))
     }
 
     /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
     pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
-        Claim::free(self.clone(), key).map(KeyedMutexGuardArc)
+        Holder::free(self.clone(), key).map(KeyedMutexGuardArc)
     }
 
     /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
-        KeyedMutexGuardArc(Claim::block(self.clone(), key))
+        block(self.acquire_arc(key), None).expect("there is no deadline")
     }
 
     /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
-        TicketArc(Queued::join(self.clone(), key, |_| true).expect("everybody is admitted"))
+        TicketArc(join(self.clone(), key, |_| true).expect("everybody is admitted"))
     }
 
     /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(usize) -> bool) -> Option<TicketArc<K, S>> {
-        Queued::join(self.clone(), key, admit).map(TicketArc)
+        join(self.clone(), key, admit).map(TicketArc)
     }
 
     /// Like [`lock_many`](Self::lock_many), but the guards own an `Arc` of the mutex.

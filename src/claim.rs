@@ -1,167 +1,165 @@
-//! A claim on a key, from taking its ticket to giving it up: what guards, tasks and tickets are made of.
+//! Claims on a key, from taking a place to giving it up: what guards, tasks and tickets are made of.
 
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::mem;
-use core::ops::Deref;
-use core::pin::pin;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker, ready};
 
-use event_listener::Event;
-#[cfg(all(feature = "std", not(target_family = "wasm")))]
-use event_listener::Listener;
-
-use crate::KeyedMutex;
+use crate::queue::{NONE, until_cloned};
 use crate::shard::Place;
-use crate::slots::LARGE;
-use crate::sync::Arc;
-use crate::wait::{enter, turn};
+use crate::slots::ROOMY;
+use crate::table::Table;
 
 /// How a claim knows its mutex: borrowed, or shared.
-pub(crate) trait Handle: Deref<Target = KeyedMutex<Self::Key, Self::Hasher>> {
+pub(crate) trait Handle {
     type Key;
     type Hasher;
+
+    fn table(&self) -> &Table<Self::Key, Self::Hasher>;
 }
 
-impl<K, S> Handle for &KeyedMutex<K, S> {
-    type Key = K;
-    type Hasher = S;
-}
+/// With which a key can be looked for.
+pub(crate) trait Finds: Handle<Key: Hash + Eq, Hasher: BuildHasher> {}
 
-/// One member of a key's slot. Dropping it counts it out, whatever its state: there is no other unlock,
-/// and no other way to cancel.
-pub(crate) struct Claim<M: Handle> {
+impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Finds for M {}
+
+/// Holds a key. Dropping it is the only way to unlock.
+pub(crate) struct Holder<M: Handle> {
     mutex: M,
-    place: Place,
-    state: State,
+    hash: u64,
+    id: u64,
 }
 
-/// What a claim owes when it is dropped.
-#[derive(Clone, Copy, PartialEq)]
-#[repr(usize)] // as wide as its neighbours, so that moving a claim is moving words
-enum State {
-    /// Has the token: owes it to the next in the queue.
-    Holds,
-    /// The same, but what it waited for must not happen: a task that was stopped.
-    Stopped,
-    /// Waits, as a plain lock: owes nothing, its listener passes on a token that comes too late.
-    Waits,
-    /// Waits, as a task, or as a ticket that may yet run one: a stop turns it away.
-    Stoppable,
-}
-
-impl<M: Handle> Claim<M> {
-    /// The token has come.
-    pub(crate) fn begin(&mut self) {
-        let stoppable = mem::replace(&mut self.state, State::Holds) == State::Stoppable;
-        if stoppable && self.mutex.table.begin(self.place) {
-            self.state = State::Stopped;
-        }
+impl<M: Handle> Holder<M> {
+    /// Holds the key if it is free.
+    pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self>
+    where
+        M: Finds,
+    {
+        let hash = mutex.table().hash(&key);
+        let id = mutex.table().claim_free(hash, key).ok()?;
+        Some(Self { mutex, hash, id })
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.state == State::Stopped
-    }
-
-    /// Stops the tasks queued behind this claim.
+    /// Stops the tasks queued behind it.
     pub(crate) fn stop(&self) {
-        self.mutex.table.stop(self.place.hash, |slot| slot.id == self.place.id);
+        self.mutex.table().with(self.hash, |shard| shard.stop(self.hash, &mut |slot| slot.id == self.id));
     }
 }
 
-impl<M: Handle> Drop for Claim<M> {
+impl<M: Handle> Drop for Holder<M> {
     fn drop(&mut self) {
-        let has_token = matches!(self.state, State::Holds | State::Stopped);
-        self.mutex.table.give_up(self.place, has_token, self.state == State::Stoppable);
+        self.mutex.table().unlock(self.hash, self.id);
     }
 }
 
-impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Claim<M> {
-    /// Claims the key if it is free.
-    pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self> {
-        let hash = mutex.hash(&key);
-        let ticket = mutex.table.claim_free(hash, key).ok()?;
-        Some(Self::first(mutex, hash, ticket))
-    }
+/// Has a place in the queue of a key: as a plain lock or, if `TASK`, as a task or a ticket, which a stop turns away.
+/// Dropping it gives up the place, or the key, if its turn has come: there is no other way to cancel.
+pub(crate) struct Waiter<M: Handle, const TASK: bool> {
+    /// `None` once it has become a holder.
+    mutex: Option<M>,
+    place: Place,
+}
 
-    /// A claim that made its slot.
-    fn first(mutex: M, hash: u64, ticket: u64) -> Self {
-        Self { mutex, place: Place { hash, id: ticket, ticket }, state: State::Holds }
-    }
-
-    /// Claims the key if it is free. On a small machine the long way must do.
-    #[inline(always)] // each move of a long key costs time
-    fn short_cut(mutex: &M, hash: u64, key: M::Key) -> Result<u64, M::Key> {
-        if LARGE { mutex.table.claim_free(hash, key) } else { Err(key) }
-    }
-
-    /// Claims the key and waits for it, if need be, from the end of its queue. `wrap` dresses the claim.
-    #[allow(clippy::manual_async_fn)] // an `async fn` would keep its arguments twice
-    pub(crate) fn acquire<T>(
-        mutex: M,
-        key: M::Key,
-        stoppable: bool,
-        wrap: impl FnOnce(Self) -> T,
-    ) -> impl Future<Output = T> {
-        async move {
-            let hash = mutex.hash(&key);
-            let key = match Self::short_cut(&mutex, hash, key) {
-                Ok(ticket) => return wrap(Self::first(mutex, hash, ticket)),
-                Err(key) => key,
-            };
-            // Declared before the claim, so that it is dropped after it: a claim is counted out first, and
-            // only then leaves the list. The other way round, a token given in between would be lost.
-            let mut waiting = pin!(None);
-            let enter = |event: &Arc<Event>| {
-                waiting.set(Some(turn(event.clone())));
-                waiting.as_mut().as_pin_mut().map(enter);
-            };
-            let mut claim = Self::join(mutex, hash, key, stoppable, |_| true, enter).expect("everybody is admitted");
-            if let Some(turn) = waiting.as_mut().as_pin_mut() {
-                turn.await;
-                claim.begin();
-            }
-            wrap(claim)
-        }
-    }
-
-    /// Takes a ticket, if `admit` says so of those ahead. If the key is not free, `enter` starts to listen
-    /// for the token.
+impl<M: Handle, const TASK: bool> Waiter<M, TASK> {
+    /// Takes a place, if `admit` says so of those ahead. Its waker is this until it is polled.
     pub(crate) fn join(
         mutex: M,
         hash: u64,
         key: M::Key,
-        stoppable: bool,
+        waker: Waker,
         admit: impl FnOnce(usize) -> bool,
-        enter: impl FnOnce(&Arc<Event>),
-    ) -> Option<Self> {
-        let mut key = Some(key);
-        let place = mutex.table.claim(hash, &mut key, stoppable, admit, enter)?;
-        let state = match stoppable {
-            _ if place.is_first() => State::Holds,
-            true => State::Stoppable,
-            false => State::Waits,
-        };
-        let claim = Self { mutex, place, state };
-        // Here, not at the end of the scope: if this panics, the claim is counted out.
-        drop(key);
-        Some(claim)
+    ) -> Option<Self>
+    where
+        M: Finds,
+    {
+        let (mut key, mut waker) = (Some(key), Some(waker));
+        let place = mutex.table().with(hash, |shard| shard.claim::<TASK>(hash, &mut key, &mut waker, admit));
+        let waiter = place.map(|place| Self { mutex: Some(mutex), place });
+        // Here, not at the end of the scope: if one of these panics, the place is given up.
+        drop((key, waker));
+        waiter
     }
 
-    /// Claims the key and blocks the thread until it has come.
-    #[cfg(all(feature = "std", not(target_family = "wasm")))]
-    pub(crate) fn block(mutex: M, key: M::Key) -> Self {
-        let hash = mutex.hash(&key);
-        let key = match mutex.table.claim_free(hash, key) {
-            Ok(ticket) => return Self::first(mutex, hash, ticket),
-            Err(key) => key,
-        };
-        let mut waiting = None;
-        let enter = |event: &Arc<Event>| waiting = Some((event.listen(), event.clone()));
-        let mut claim = Self::join(mutex, hash, key, false, |_| true, enter).expect("everybody is admitted");
-        if let Some((listener, _event)) = waiting {
-            listener.wait();
-            claim.begin();
+    /// Ready when its turn has come, with the holder that it becomes and with whether it is stopped.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Holder<M>, bool)> {
+        let (table, place) =
+            (self.mutex.as_ref().expect("it was polled after it had given its guard").table(), self.place);
+        let mut stopped = false;
+        if place.node != NONE {
+            let waker = context.waker();
+            stopped = ready!(until_cloned(waker, |spare| {
+                table.with(place.hash, |shard| shard.poll::<TASK>(place, waker, spare))
+            }));
         }
-        claim
+        Poll::Ready((self.holder(), stopped))
+    }
+
+    fn holder(&mut self) -> Holder<M> {
+        let mutex = self.mutex.take().expect("it was there just now");
+        Holder { mutex, hash: self.place.hash, id: self.place.id }
+    }
+}
+
+impl<M: Handle, const TASK: bool> Drop for Waiter<M, TASK> {
+    fn drop(&mut self) {
+        if let Some(mutex) = &self.mutex {
+            mutex.table().leave::<TASK>(self.place);
+        }
+    }
+}
+
+/// Waits for a key, from the first poll on. `finish` makes of the holder, and of whether it is stopped, what is
+/// wanted.
+pub(crate) struct Acquire<M: Handle, F, const TASK: bool> {
+    /// Before the first poll.
+    start: Option<(M, M::Key)>,
+    /// While it waits.
+    waiter: Option<Waiter<M, TASK>>,
+    finish: F,
+}
+
+/// Nothing in it is ever pinned.
+impl<M: Handle, F, const TASK: bool> Unpin for Acquire<M, F, TASK> {}
+
+impl<M: Finds, T, F: Fn(Holder<M>, bool) -> T, const TASK: bool> Acquire<M, F, TASK> {
+    pub(crate) fn new(mutex: M, key: M::Key, finish: F) -> Self {
+        Self { start: Some((mutex, key)), waiter: None, finish }
+    }
+
+    /// The key was busy just now: takes a place, and need not look again.
+    #[inline(never)]
+    fn join(&mut self, mutex: M, hash: u64, key: M::Key, context: &Context<'_>) -> Poll<T> {
+        let waiter = Waiter::join(mutex, hash, key, context.waker().clone(), |_| true);
+        let mut waiter = waiter.expect("everybody is admitted");
+        if waiter.place.node == NONE {
+            return Poll::Ready((self.finish)(waiter.holder(), false));
+        }
+        mem::forget(self.waiter.replace(waiter)); // there was none
+        Poll::Pending
+    }
+
+    #[inline(never)]
+    fn poll_again(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        let waiter = self.waiter.as_mut().expect("it was polled before");
+        waiter.poll(context).map(|(holder, stopped)| (self.finish)(holder, stopped))
+    }
+}
+
+impl<M: Finds, T, F: Fn(Holder<M>, bool) -> T, const TASK: bool> Future for Acquire<M, F, TASK> {
+    type Output = T;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Some((mutex, key)) = self.start.take() else { return self.poll_again(context) };
+        let hash = mutex.table().hash(&key);
+        if !ROOMY {
+            return self.join(mutex, hash, key, context);
+        }
+        match mutex.table().claim_free(hash, key) {
+            Ok(id) => Poll::Ready((self.finish)(Holder { mutex, hash, id }, false)),
+            Err(key) => self.join(mutex, hash, key, context),
+        }
     }
 }

@@ -2,33 +2,52 @@
 
 use core::fmt;
 
-use crate::claim::Claim;
-use crate::{KeyedMutex, RandomState};
+use crate::claim::Holder;
+use crate::hash::RandomState;
+use crate::mutex::KeyedMutex;
 
-/// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
-///
-/// Unlocking hands the key to the task that has waited longest, if any, and forgets the key otherwise. It
-/// neither hashes nor compares keys. It does not panic, unless the key's own `Drop` does; even then the
-/// key is unlocked. The waker of the task that is next runs before `drop` returns.
-///
-/// A guard may be sent to another thread and dropped there. A guard that is forgotten
-/// ([`mem::forget`](core::mem::forget)) locks its key for ever, and no other key.
-#[must_use = "the key is unlocked when the guard is dropped"]
-#[clippy::has_significant_drop]
-pub struct KeyedMutexGuard<'a, K, S = RandomState>(pub(crate) Claim<&'a KeyedMutex<K, S>>);
+/// A guard with the given handle.
+macro_rules! guard {
+    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $handle:ty) => {
+        $(#[$doc])*
+        #[must_use = "the key is unlocked when the guard is dropped"]
+        #[clippy::has_significant_drop]
+        pub struct $Guard<$($a,)? K, S = RandomState>(pub(crate) Holder<$handle>);
 
-impl<K, S> KeyedMutexGuard<'_, K, S> {
-    /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run) and
-    /// [`run_or_stop`](KeyedMutex::run_or_stop) that waits for this key now returns
-    /// [`Stopped`](crate::Stopped) when its turn comes. Plain locks are not stopped, nor is whoever comes
-    /// later, nor any other key.
-    pub fn stop(self) {
-        self.0.stop();
-    }
+        impl<$($a,)? K, S> $Guard<$($a,)? K, S> {
+            /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run) and
+            /// [`run_or_stop`](KeyedMutex::run_or_stop) that waits for this key now returns
+            /// [`Stopped`](crate::Stopped) when its turn comes. Plain locks are not stopped, nor is whoever
+            /// comes later, nor any other key.
+            pub fn stop(self) {
+                self.0.stop();
+            }
+
+            /// Runs a task and unlocks the key. Unless the task returns `Ok`, it stops the tasks queued behind it, as
+            /// [`KeyedMutex::run_or_stop`] does.
+            pub async fn run_or_stop<T, E>(self, task: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
+                self.0.run_or_stop(task).await
+            }
+        }
+
+        impl<$($a,)? K, S> fmt::Debug for $Guard<$($a,)? K, S> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Guard)).finish_non_exhaustive()
+            }
+        }
+    };
 }
+#[cfg(target_has_atomic = "ptr")]
+pub(crate) use guard;
 
-impl<K, S> fmt::Debug for KeyedMutexGuard<'_, K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutexGuard").finish_non_exhaustive()
-    }
+guard! {
+    /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
+    ///
+    /// Unlocking hands the key to the task that has waited longest, if any, and forgets the key otherwise. It
+    /// neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or the next one's waker
+    /// does; even then the key is unlocked. That waker runs before `drop` returns.
+    ///
+    /// A guard may be sent to another thread and dropped there. A guard that is forgotten
+    /// ([`mem::forget`](core::mem::forget)) locks its key for ever, and no other key.
+    KeyedMutexGuard<'a, K, S>, &'a KeyedMutex<K, S>
 }

@@ -80,7 +80,6 @@ macro_rules! forward {
                 self.0.$write(number);
             })*
 
-            #[inline]
             fn finish(&self) -> u64 {
                 self.0.finish()
             }

@@ -26,13 +26,15 @@
 //! | the table is guarded by | the standard library's mutex | a spin lock | critical sections |
 //! | and split into | shards, about sixteen for each processor | one | one |
 //! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
-//! | [`lock_blocking`](KeyedMutex::lock_blocking) | yes (not on WASM) | no | with `std` |
-//! | a panic in a waker | is contained | may stop its queue | contained with `std` |
+//! | [`lock_blocking`](KeyedMutex::lock_blocking), [`try_lock_for`](KeyedMutex::try_lock_for) | yes (not on WASM) | no | with `std` |
 //! | [`RandomState`] is seeded from | the operating system | an address | the system with `std`, else an address |
 //! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
 //!
 //! A critical section lasts as long as a look-up, now and then as long as moving the table to a larger one
-//! (with `std`, or a smaller), which allocates. Wakers run in whatever unlocks, an interrupt handler included.
+//! (with `std`, or a smaller), which allocates. No waker runs in it: they run after it, in whatever unlocks, an
+//! interrupt handler included.
+//!
+//! `idle` (on by default, also without `std`) adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle).
 //!
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one, which is all that can compare and
 //! swap. A Cortex-M0 cannot: there, the atomics come from portable-atomic, which asks the final binary how
@@ -40,7 +42,7 @@
 //!
 //! When memory runs out, the allocator's error handler decides (by default, abort with `std`, panic
 //! without). Nothing has been changed then. Unlocking and cancelling need no memory.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 #![warn(clippy::alloc_instead_of_core, clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -51,11 +53,19 @@ extern crate std;
 
 #[cfg(target_has_atomic = "ptr")]
 mod arc;
+#[cfg(all(feature = "std", not(target_family = "wasm")))]
+mod block;
+#[cfg(any(test, loom, fuzzing))]
+#[path = "../tests/model/check.rs"]
+mod check;
 mod claim;
 mod guard;
 mod hash;
+#[cfg(feature = "idle")]
+mod idle;
 mod many;
 mod mutex;
+mod queue;
 mod run;
 mod shard;
 mod shards;
@@ -63,7 +73,15 @@ mod slots;
 mod sync;
 mod table;
 mod ticket;
-mod wait;
+#[cfg(feature = "idle")]
+mod watch;
+
+// The reference model once more, with the invariants checked after each critical section.
+#[cfg(test)]
+extern crate self as async_mutex_lite;
+#[cfg(test)]
+#[path = "../tests/model.rs"]
+mod model;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

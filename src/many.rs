@@ -1,32 +1,32 @@
 //! Several keys at once.
 
 use alloc::vec::Vec;
-use core::convert::identity;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
 
-use crate::claim::{Claim, Handle};
-use crate::{KeyedMutex, RandomState};
+use crate::claim::{Acquire, Finds, Holder};
+use crate::hash::RandomState;
+use crate::mutex::KeyedMutex;
 
-/// Claims the keys in their order, the same for everybody, so that no two can wait for each other.
-pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Claim<M>>
+/// Locks the keys in their order, the same for everybody, so that no two can wait for each other.
+pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Holder<M>>
 where
-    M: Handle<Key: Hash + Ord, Hasher: BuildHasher> + Clone,
+    M: Finds<Key: Ord> + Clone,
 {
     let mut keys: Vec<_> = keys.into_iter().collect();
     keys.sort_unstable();
     keys.dedup();
-    let mut claims = Vec::with_capacity(keys.len());
+    let mut holders = Vec::with_capacity(keys.len());
     for key in keys {
-        claims.push(Claim::acquire(mutex.clone(), key, false, identity).await);
+        holders.push(Acquire::<_, _, false>::new(mutex.clone(), key, |holder, _| holder).await);
     }
-    claims
+    holders
 }
 
 /// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
 #[must_use = "the keys are unlocked when the guards are dropped"]
 #[clippy::has_significant_drop]
-pub struct KeyedMutexGuards<'a, K, S = RandomState>(Vec<Claim<&'a KeyedMutex<K, S>>>);
+pub struct KeyedMutexGuards<'a, K, S = RandomState>(Vec<Holder<&'a KeyedMutex<K, S>>>);
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks all of the keys, or none: whoever drops the future half-way holds nothing.

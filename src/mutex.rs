@@ -2,14 +2,14 @@
 
 use core::borrow::Borrow;
 use core::fmt;
-use core::future::Future;
+use core::future::{Future, poll_fn};
 use core::hash::{BuildHasher, Hash};
 use core::panic::{RefUnwindSafe, UnwindSafe};
+use core::pin::{Pin, pin};
+use core::task::Poll;
 
-use futures_lite::future::or;
-
-use crate::KeyedMutexGuard;
-use crate::claim::Claim;
+use crate::claim::{Acquire, Handle, Holder};
+use crate::guard::KeyedMutexGuard;
 use crate::hash::RandomState;
 use crate::table::Table;
 
@@ -70,28 +70,26 @@ use crate::table::Table;
 ///
 /// # Panics, and the user's own code
 ///
-/// A task that panics unlocks its key, and the mutex is never poisoned. `Hash`, wakers and the key's
-/// `Drop` run outside the locks of this crate, and may use the mutex themselves. `Eq` runs under the
-/// lock of a part of the table: it must not touch the mutex. A panic in any of them is
-/// passed on, or, from a waker, caught and left to the panic hook; it corrupts nothing. (Wakers run under
-/// the list lock of event-listener, one for each key: a waker must not drop or poll, there and then, a
-/// future that waits for that same key. Without `std` a waker that panics is not contained.)
+/// A task that panics unlocks its key, and the mutex is never poisoned. `Hash`, the key's `Drop`, and whatever a
+/// waker does when it is woken, cloned or dropped run outside every lock, and may do to the mutex what they like: an
+/// executor may run tasks inside `wake`, or block there. `Eq` and `Borrow` run under the lock of a part of the table:
+/// they must not touch the mutex. A panic in any of them is passed on to whoever called, and corrupts nothing: a
+/// waker's comes out of the unlock that woke it, when that is complete.
 ///
 /// # Memory
 ///
-/// An entry of the table for each busy key, which holds its `K` and some 40 bytes; two small allocations
-/// for a key that somebody waits for; with `std`, one of 32 bytes for a waiter, of which each thread keeps
-/// up to 64 for the next. Locking a free key allocates nothing, once the table is warm. After a burst the
-/// table gives its memory back by itself; without `std`, when it is empty. With `std` the table is
-/// made at first use, in shards, about sixteen for each processor.
+/// An entry of the table for each busy key, which holds its `K` and some 40 bytes; 32 bytes for each waiter (24 where
+/// pointers have 32 bits). Neither a free key nor a waiter allocates anything once the table has had as many. After a
+/// burst it gives its memory back by itself: what waiters took, when nobody waits and it was for more than 64; what
+/// keys took, as they go (without `std`, when the last one has gone). With `std` the table is made at first use, in
+/// shards, about sixteen for each processor.
 ///
 /// # Without `std`
 ///
 /// Everything above holds, except where it says otherwise; there is no blocking, and
 /// [`RandomState`] has little to be random from.
 pub struct KeyedMutex<K, S = RandomState> {
-    pub(crate) table: Table<K>,
-    hasher: S,
+    pub(crate) table: Table<K, S>,
 }
 
 impl<K> KeyedMutex<K> {
@@ -106,7 +104,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// Creates a mutex that hashes its keys with the given hasher.
     #[must_use]
     pub const fn with_hasher(hasher: S) -> Self {
-        Self { table: Table::new(), hasher }
+        Self { table: Table::new(hasher) }
     }
 
     /// Returns how many keys are busy: held or waited for.
@@ -150,7 +148,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("acquire", "async_lock", "wait"))]
     pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> {
-        Claim::acquire(self, key, false, KeyedMutexGuard)
+        self.acquire(key)
     }
 
     /// Locks a key if it is free: if nobody holds it or waits for it.
@@ -168,26 +166,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// }
     /// ```
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
-        Claim::free(self, key).map(KeyedMutexGuard)
-    }
-
-    /// Like [`lock`](Self::lock), but blocks the thread.
-    ///
-    /// It waits in the same queue. Not for use in async code, where it would block the executor, and may
-    /// wait for a task that this very thread should run.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use async_mutex_lite::KeyedMutex;
-    ///
-    /// let mutex = KeyedMutex::new();
-    /// let guard = mutex.lock_blocking("alice");
-    /// # drop(guard);
-    /// ```
-    #[cfg(all(feature = "std", not(target_family = "wasm")))]
-    pub fn lock_blocking(&self, key: K) -> KeyedMutexGuard<'_, K, S> {
-        KeyedMutexGuard(Claim::block(self, key))
+        Holder::free(self, key).map(KeyedMutexGuard)
     }
 
     /// Locks a key, or gives up as soon as `signal` is ready: a timer, a shutdown, a closed connection.
@@ -230,17 +209,17 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         signal: impl Future<Output = T>,
     ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
-        // The guard is out here, so that a signal that panics when it is dropped unlocks the key.
-        let mut guard = None;
-        let lock = async {
-            guard = Some(self.lock(key).await);
-            None
-        };
-        let fired = or(lock, async { Some(signal.await) }).await;
-        match guard {
-            Some(guard) => Ok(guard),
-            None => Err(fired.expect("one of the two is ready")),
+        let mut lock = self.acquire(key);
+        let acquired; // out here, so that a signal that panics when it is dropped unlocks the key
+        {
+            let mut signal = pin!(signal);
+            acquired = poll_fn(|context| match Pin::new(&mut lock).poll(context) {
+                Poll::Ready(guard) => Poll::Ready(Ok(guard)),
+                Poll::Pending => signal.as_mut().poll(context).map(Err),
+            })
+            .await;
         }
+        acquired
     }
 
     /// Stops the tasks that are queued for a key now, and returns how many. The holder goes on.
@@ -253,7 +232,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        self.table.stop(self.hash(key), |slot| slot.key.borrow() == key)
+        let hash = self.table.hash(key);
+        self.table.with(hash, |shard| shard.stop(hash, &mut |slot| slot.key.borrow() == key))
     }
 
     /// Returns whether somebody holds the key, or is being given it.
@@ -264,7 +244,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        self.members(key) > 0
+        self.queued(key).is_some()
     }
 
     /// Returns how many are queued for the key, the one that holds it (or is being given it) not counted.
@@ -284,18 +264,29 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        self.members(key).saturating_sub(1)
+        self.queued(key).unwrap_or(0)
     }
 
-    fn members<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
+    fn queued<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> Option<usize>
     where
         K: Borrow<Q>,
     {
-        self.table.members(self.hash(key), |slot| slot.key.borrow() == key)
+        let hash = self.table.hash(key);
+        self.table
+            .with(hash, |shard| Some(shard.slots.find(hash, &mut |slot| slot.key.borrow() == key)?.waiting as usize))
     }
 
-    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u64 {
-        self.hasher.hash_one(key)
+    pub(crate) fn acquire(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
+        Acquire::<_, _, false>::new(self, key, |holder, _| KeyedMutexGuard(holder))
+    }
+}
+
+impl<K, S> Handle for &KeyedMutex<K, S> {
+    type Key = K;
+    type Hasher = S;
+
+    fn table(&self) -> &Table<K, S> {
+        &self.table
     }
 }
 

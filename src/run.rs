@@ -1,44 +1,11 @@
 //! Tasks and their two error strategies, built on claims alone.
 
-use core::convert::identity;
 use core::error::Error;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
 
-use crate::KeyedMutex;
-use crate::claim::{Claim, Handle};
-
-/// Waits for a claim and runs a task, in the body of an `async fn`: a function would move the claim into a
-/// future of its own, which made `run` dearer than `lock`. The claim is declared before the task's future,
-/// and so dropped after it.
-macro_rules! run {
-    ($claim:expr, $task:expr) => {{
-        let claim = $claim.await;
-        if claim.is_stopped() {
-            return Err($crate::Stopped);
-        }
-        let output = $task().await;
-        drop(claim);
-        Ok(output)
-    }};
-}
-
-/// The same, and stops the queue unless the output is `Ok`.
-macro_rules! run_or_stop {
-    ($claim:expr, $task:expr) => {{
-        let claim = $claim.await;
-        if claim.is_stopped() {
-            return Err($crate::Stopped);
-        }
-        let mut unless_ok = $crate::run::StopOnDrop { claim: &claim, armed: true };
-        let output = $task().await;
-        unless_ok.armed = output.is_err();
-        drop(unless_ok);
-        drop(claim);
-        Ok(output)
-    }};
-}
-pub(crate) use {run, run_or_stop};
+use crate::claim::{Acquire, Handle, Holder};
+use crate::mutex::KeyedMutex;
 
 /// A task was not run: one before it, with the same key, failed or stopped the queue while it waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +18,11 @@ impl fmt::Display for Stopped {
 }
 
 impl Error for Stopped {}
+
+/// What a task holds when its turn has come. One that is stopped passes the key on, here.
+pub(crate) fn unless_stopped<M: Handle>(holder: Holder<M>, stopped: bool) -> Result<Holder<M>, Stopped> {
+    if stopped { Err(Stopped) } else { Ok(holder) }
+}
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Runs a task while holding the key, and returns its output. Whatever that is, the queue goes on.
@@ -84,7 +56,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub async fn run<T>(&self, key: K, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        run!(Claim::acquire(self, key, true, identity), task)
+        let _holder = Acquire::<_, _, true>::new(self, key, unless_stopped).await?;
+        Ok(task().await)
     }
 
     /// Runs a task while holding the key. Unless it returns `Ok`, it stops the tasks queued behind it.
@@ -131,20 +104,32 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         task: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, Stopped> {
-        run_or_stop!(Claim::acquire(self, key, true, identity), task)
+        let holder = Acquire::<_, _, true>::new(self, key, unless_stopped).await?;
+        Ok(holder.run_or_stop(task).await)
+    }
+}
+
+impl<M: Handle> Holder<M> {
+    /// Runs a task and unlocks the key. Unless the task returns `Ok`, it stops those queued behind it.
+    pub(crate) async fn run_or_stop<T, E>(self, task: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
+        // Dropped after the task's future: the queue is stopped, and then the key is unlocked.
+        let mut unless_ok = StopOnDrop { holder: self, armed: true };
+        let output = task().await;
+        unless_ok.armed = output.is_err();
+        output
     }
 }
 
 /// Stops the queue when it is dropped armed: after an error, by a panic, or half-way.
-pub(crate) struct StopOnDrop<'a, M: Handle> {
-    pub(crate) claim: &'a Claim<M>,
-    pub(crate) armed: bool,
+struct StopOnDrop<M: Handle> {
+    holder: Holder<M>,
+    armed: bool,
 }
 
-impl<M: Handle> Drop for StopOnDrop<'_, M> {
+impl<M: Handle> Drop for StopOnDrop<M> {
     fn drop(&mut self) {
         if self.armed {
-            self.claim.stop();
+            self.holder.stop();
         }
     }
 }

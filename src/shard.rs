@@ -1,151 +1,171 @@
-//! One shard: some of the busy keys, a slot for each, and what is done to a slot under the lock.
+//! One shard: some of the busy keys and all who wait for them, and what is done to them under the lock.
 
-use event_listener::Event;
+#[cfg(feature = "idle")]
+use alloc::vec::Vec;
+use core::mem;
+use core::task::{Poll, Waker};
 
-use crate::slots::Slots;
-use crate::sync::Arc;
+use crate::queue::{NONE, Nodes};
+use crate::slots::{Slot, Slots};
+#[cfg(feature = "idle")]
+use crate::watch::Watcher;
 
-/// A busy key.
-pub(crate) struct Slot<K> {
-    pub(crate) key: K,
-    pub(crate) hash: u64,
-    /// The ticket of the claim that made the slot: no other slot of the shard ever has it.
-    pub(crate) id: u64,
-    /// Claims on this key: the one that has, or is being given, the token, and all that wait.
-    pub(crate) members: u32,
-    /// How many of those that wait a stop would turn away: tasks and tickets, not plain locks.
-    pub(crate) stoppable: u32,
-    /// Tasks with a ticket below this one are stopped.
-    pub(crate) stopped: u64,
-    /// Where waiters listen, once there has been one.
-    pub(crate) event: Option<Arc<Event>>,
-}
-
-/// Where a claim stands: enough to find its slot without its key.
+/// Where a claim stands: enough to find its slot without its key, and its node, if it has had to wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) hash: u64,
     pub(crate) id: u64,
-    pub(crate) ticket: u64,
+    /// `NONE` if it found the key free.
+    pub(crate) node: u32,
 }
 
-impl Place {
-    /// Whoever makes a slot has the token from the start.
-    pub(crate) fn is_first(self) -> bool {
-        self.ticket == self.id
-    }
+/// What a claim leaves behind, for the caller to deal with outside the lock.
+pub(crate) enum Left<K> {
+    /// Its slot is gone: this was the key.
+    Key(K),
+    /// The same, and some who watched for that are to be woken.
+    #[cfg(feature = "idle")]
+    Watched(K),
+    /// The key is the next one's: this wakes it.
+    Next(Waker),
+    /// It still waited: this was its own waker.
+    Own(Waker),
 }
 
 /// The keys of one shard, what its lock guards.
 pub(crate) struct Shard<K> {
     pub(crate) slots: Slots<K>,
+    pub(crate) nodes: Nodes,
+    #[cfg(feature = "idle")]
+    pub(crate) watchers: Vec<Watcher>,
     /// The next ticket. Tickets count per shard, not per key, so that no two slots share an id.
     pub(crate) next: u64,
-    /// The event of a key that is gone, for the next key that has to wait.
-    pub(crate) spare: Option<Arc<Event>>,
 }
 
 impl<K> Shard<K> {
-    pub(crate) const fn new() -> Self {
-        Self { slots: Slots::new(), next: 0, spare: None }
+    pub(crate) const EMPTY: Self = Self {
+        slots: Slots::EMPTY,
+        nodes: Nodes::EMPTY,
+        #[cfg(feature = "idle")]
+        watchers: Vec::new(),
+        next: 0,
+    };
+
+    pub(crate) fn draw(&mut self) -> u64 {
+        let ticket = self.next;
+        self.next += 1;
+        ticket
     }
 
-    /// Makes a slot for a key that has none. Its first claim has the token.
+    /// Makes a slot for a key that has none. Whoever does so holds it.
+    pub(crate) fn open(&mut self, hash: u64, key: &mut Option<K>) -> u64 {
+        let id = self.draw();
+        self.slots.insert(hash, id, key.take().expect("the key is still there"));
+        id
+    }
+
+    /// Claims a key: makes its slot, if it is free, or joins its queue, if `admit` says so of those ahead.
     #[inline]
-    pub(crate) fn open(&mut self, hash: u64, key: &mut Option<K>) -> Option<u64> {
-        let ticket = draw(&mut self.next);
-        let key = key.take()?;
-        self.slots.insert(hash, ticket, key);
-        Some(ticket)
+    pub(crate) fn claim<const TASK: bool>(
+        &mut self,
+        hash: u64,
+        key: &mut Option<K>,
+        waker: &mut Option<Waker>,
+        admit: impl FnOnce(usize) -> bool,
+    ) -> Option<Place>
+    where
+        K: Eq,
+    {
+        let wanted = key.as_ref().expect("the key is still there");
+        let Some(slot) = self.slots.find(hash, &mut |slot| slot.key == *wanted) else {
+            return admit(0).then(|| Place { hash, id: self.open(hash, key), node: NONE });
+        };
+        if !admit(slot.waiting as usize + 1) {
+            return None;
+        }
+        let waker = waker.take().expect("whoever may have to wait has a waker");
+        let node = self.nodes.append(&mut slot.queue, waker, self.next);
+        slot.waiting += 1;
+        slot.stoppable += u32::from(TASK);
+        self.next += u64::from(TASK);
+        Some(Place { hash, id: slot.id, node })
     }
 
-    /// Counts a claim out. The short way is for a key that nobody else wants.
-    pub(crate) fn count_out(&mut self, place: Place, stoppable: bool) -> Left<K> {
-        match self.slots.take_hot(|slot| slot.id == place.id && slot.members == 1) {
-            Some(slot) => self.close(slot),
-            None => self.count_out_slow(place, stoppable),
+    /// Ready when the turn of a claim has come, with whether it is stopped: see [`Nodes::poll`].
+    #[inline]
+    pub(crate) fn poll<const TASK: bool>(
+        &mut self,
+        place: Place,
+        waker: &Waker,
+        spare: &mut Option<Waker>,
+    ) -> Option<Poll<bool>> {
+        Some(self.nodes.poll(place.node, waker, spare)?.map(|()| self.begin::<TASK>(place)))
+    }
+
+    /// A claim needs its node no more: its turn has come, or it leaves. Returns whether it is stopped.
+    #[inline]
+    fn begin<const TASK: bool>(&mut self, place: Place) -> bool {
+        let ticket = self.nodes.free(place.node);
+        if !TASK {
+            return false;
+        }
+        let slot = self.slots.of(place.hash, place.id);
+        let stopped = ticket < slot.stopped;
+        slot.stoppable -= u32::from(!stopped);
+        stopped
+    }
+
+    /// Unlocks a key: it is forgotten, or the next one's. The short way is for a key that nobody waits for.
+    pub(crate) fn unlock(&mut self, hash: u64, id: u64) -> Left<K> {
+        #[cfg(feature = "idle")]
+        if !self.watchers.is_empty() {
+            return self.pass(hash, id);
+        }
+        match self.slots.take_hot(id) {
+            Some(slot) => Left::Key(slot.key),
+            None => self.pass(hash, id),
         }
     }
 
     #[inline(never)]
-    fn count_out_slow(&mut self, place: Place, stoppable: bool) -> Left<K> {
-        let kept = self.slots.keep_or_take(place, |slot| {
-            if slot.members == 1 {
-                return None;
+    fn pass(&mut self, hash: u64, id: u64) -> Left<K> {
+        let slot = self.slots.of(hash, id);
+        let next = slot.queue.head;
+        if next == NONE {
+            let slot = self.slots.take(hash, id);
+            #[cfg(feature = "idle")]
+            if self.tell(id) {
+                return Left::Watched(slot.key);
             }
-            if stoppable {
-                slot.uncount_stoppable(place);
-            }
-            slot.members -= 1;
-            Some(slot.event.clone())
-        });
-        match kept {
-            Ok(event) => event.flatten().map_or(Left::Nothing, Left::Others),
-            Err(slot) => self.close(slot),
+            return Left::Key(slot.key);
         }
+        slot.waiting -= 1;
+        Left::Next(self.nodes.unlink(&mut slot.queue, next))
     }
 
-    /// Takes a slot apart. Its key is for the caller to drop, outside the lock.
-    fn close(&mut self, slot: Slot<K>) -> Left<K> {
-        if let Some(event) = slot.event {
-            self.spare.get_or_insert(event);
-        }
-        Left::Nobody(slot.key)
-    }
-
-    /// The invariants that can be seen from one shard. Large shards are let off.
-    #[cfg(any(debug_assertions, loom, fuzzing))]
-    pub(crate) fn check(&self) {
-        const FEW: usize = 32;
-        if self.slots.len() > FEW {
-            return;
-        }
-        for slot in self.slots.iter() {
-            assert!(slot.members > 0, "a key with no claim has a slot");
-            assert!(slot.stoppable <= slot.members, "more to stop than there are");
-            assert!(slot.members == 1 || slot.event.is_some(), "somebody waits, but nowhere");
-            assert!(slot.id < self.next && slot.stopped <= self.next, "a ticket from the future");
-            let same = |other: &&Slot<K>| other.id == slot.id;
-            assert_eq!(self.slots.iter().filter(same).count(), 1, "two slots share an id");
-        }
-    }
-}
-
-impl<K> Slot<K> {
-    /// With its first claim.
+    /// Gives up a claim: its place in the queue, or the key, if its turn has come.
     #[inline]
-    pub(crate) fn new(hash: u64, id: u64, key: K) -> Self {
-        Self { key, hash, id, members: 1, stoppable: 0, stopped: 0, event: None }
-    }
-
-    /// Takes a claim out of the count of those a stop would turn away, if it still is in there.
-    pub(crate) fn uncount_stoppable(&mut self, place: Place) {
-        if place.ticket >= self.stopped {
-            self.stoppable -= 1;
+    pub(crate) fn leave<const TASK: bool>(&mut self, place: Place) -> Left<K> {
+        if place.node == NONE {
+            return self.pass(place.hash, place.id);
         }
+        if self.nodes.has_its_turn(place.node) {
+            self.begin::<TASK>(place);
+            return self.pass(place.hash, place.id);
+        }
+        let slot = self.slots.of(place.hash, place.id);
+        slot.waiting -= 1;
+        let own = self.nodes.unlink(&mut slot.queue, place.node);
+        self.begin::<TASK>(place);
+        Left::Own(own)
     }
-}
 
-/// Draws the next ticket.
-pub(crate) fn draw(next: &mut u64) -> u64 {
-    let ticket = *next;
-    *next += 1;
-    ticket
-}
-
-/// Takes the spare event if nobody else knows it. A claim of an earlier key that still listens there
-/// might have been given a token, and would hand it on to a key that has one.
-pub(crate) fn unused(spare: &mut Option<Arc<Event>>) -> Option<Arc<Event>> {
-    let mut event = spare.take()?;
-    Arc::get_mut(&mut event).is_some().then_some(event)
-}
-
-/// What a claim leaves behind.
-pub(crate) enum Left<K> {
-    /// Its slot is gone: this was the key.
-    Nobody(K),
-    /// The slot stays, for those who listen here.
-    Others(Arc<Event>),
-    /// Nothing to do. (It is not reached, and saves a panic.)
-    Nothing,
+    /// Stops the tasks in the slot that `is` finds. Returns how many.
+    pub(crate) fn stop(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> usize {
+        let next = self.next;
+        self.slots.find(hash, is).map_or(0, |slot| {
+            slot.stopped = next;
+            mem::take(&mut slot.stoppable) as usize
+        })
+    }
 }

@@ -1,4 +1,4 @@
-//! Where a shard keeps its slots: one beside the table, the others in it.
+//! The busy keys of a shard, a slot for each: one beside the table, the others in it.
 //!
 //! The `hot` slot has the newest key. Most keys are unlocked before the same shard sees another, and never
 //! touch the table; when one does come, the older moves there. Each slot keeps its hash, so that growing
@@ -6,13 +6,13 @@
 
 use core::mem;
 
-use hashbrown::HashTable;
+use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
-use crate::shard::{Place, Slot};
+use crate::queue::List;
 
-/// Whether this is a machine with room for code: small ones have no hot slot, a table that shrinks only when it
-/// is empty, and no short cut to a free key.
-pub(crate) const LARGE: bool = cfg!(feature = "std");
+/// With `std` there is room for code that saves time. Small machines have no hot slot, a table that shrinks only
+/// when it is empty, and no short cut to a free key.
+pub(crate) const ROOMY: bool = cfg!(feature = "std");
 
 /// A table of at most this many buckets is kept, so that a few keys coming and going do not allocate.
 const KEPT_BUCKETS: usize = 16;
@@ -20,15 +20,34 @@ const KEPT_BUCKETS: usize = 16;
 /// A larger one shrinks when fewer than one bucket in this many is in use.
 const SPARSE: usize = 8;
 
+/// A busy key: somebody holds it, or has its turn.
+pub(crate) struct Slot<K> {
+    pub(crate) key: K,
+    pub(crate) hash: u64,
+    /// The ticket of the claim that made the slot: no other slot of the shard ever has it.
+    pub(crate) id: u64,
+    /// Those that wait.
+    pub(crate) queue: List,
+    pub(crate) waiting: u32,
+    /// How many of those that have not begun a stop would turn away: tasks and tickets, not plain locks.
+    pub(crate) stoppable: u32,
+    /// Tasks with a ticket below this one are stopped.
+    pub(crate) stopped: u64,
+}
+
+impl<K> Slot<K> {
+    fn new(hash: u64, id: u64, key: K) -> Self {
+        Self { key, hash, id, queue: List::EMPTY, waiting: 0, stoppable: 0, stopped: 0 }
+    }
+}
+
 pub(crate) struct Slots<K> {
-    hot: Option<Slot<K>>,
-    table: HashTable<Slot<K>>,
+    pub(crate) hot: Option<Slot<K>>,
+    pub(crate) table: HashTable<Slot<K>>,
 }
 
 impl<K> Slots<K> {
-    pub(crate) const fn new() -> Self {
-        Self { hot: None, table: HashTable::new() }
-    }
+    pub(crate) const EMPTY: Self = Self { hot: None, table: HashTable::new() };
 
     pub(crate) fn len(&self) -> usize {
         usize::from(self.hot.is_some()) + self.table.len()
@@ -37,22 +56,29 @@ impl<K> Slots<K> {
     /// Finds a slot by its hash and what `is` says of it. `is` may be a user's `Eq`, and may panic:
     /// nothing has changed then. It is `dyn` so that there is one copy of this for each key type.
     pub(crate) fn find(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
-        let mut same = |slot: &Slot<K>| slot.hash == hash && is(slot);
-        if LARGE && self.hot.as_ref().is_some_and(&mut same) {
-            self.hot.as_mut()
-        } else if self.table.is_empty() {
-            None
-        } else {
-            self.table.find_mut(hash, same)
+        if ROOMY && self.hot.as_ref().is_some_and(|slot| slot.hash == hash && is(slot)) {
+            return self.hot.as_mut();
         }
+        self.entry(hash, is).map(OccupiedEntry::into_mut)
+    }
+
+    fn entry(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<OccupiedEntry<'_, Slot<K>>> {
+        if ROOMY && self.table.is_empty() {
+            return None;
+        }
+        self.table.find_entry(hash, |slot| slot.hash == hash && is(slot)).ok()
+    }
+
+    /// The slot of a claim, which has one.
+    pub(crate) fn of(&mut self, hash: u64, id: u64) -> &mut Slot<K> {
+        self.find(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot")
     }
 
     /// Makes a slot for a key that has none.
-    #[inline]
     pub(crate) fn insert(&mut self, hash: u64, id: u64, key: K) {
         match &mut self.hot {
-            Some(_) if LARGE => self.spill(hash, id, key),
-            None if LARGE => self.hot = Some(Slot::new(hash, id, key)),
+            Some(_) if ROOMY => self.spill(hash, id, key),
+            None if ROOMY => self.hot = Some(Slot::new(hash, id, key)),
             _ => {
                 self.table.insert_unique(hash, Slot::new(hash, id, key), |slot| slot.hash);
             }
@@ -70,31 +96,21 @@ impl<K> Slots<K> {
         }
     }
 
-    /// Takes the hot slot, if it is that one.
-    pub(crate) fn take_hot(&mut self, is: impl FnOnce(&mut Slot<K>) -> bool) -> Option<Slot<K>> {
-        if LARGE { self.hot.take_if(is) } else { None }
+    /// Takes the slot of a claim if it is the hot one, and nobody waits.
+    #[inline]
+    pub(crate) fn take_hot(&mut self, id: u64) -> Option<Slot<K>> {
+        if ROOMY { self.hot.take_if(|slot| slot.id == id && slot.queue.is_empty()) } else { None }
     }
 
-    /// Lets `keep` have the slot of a place, and takes the slot out if it says `None`.
-    pub(crate) fn keep_or_take<R>(
-        &mut self,
-        place: Place,
-        keep: impl FnOnce(&mut Slot<K>) -> Option<R>,
-    ) -> Result<Option<R>, Slot<K>> {
-        if let Some(slot) = self.hot.as_mut().filter(|slot| LARGE && slot.id == place.id) {
-            let kept = keep(slot);
-            return if kept.is_none() { self.hot.take().map_or(Ok(None), Err) } else { Ok(kept) };
+    /// Takes the slot of a claim.
+    pub(crate) fn take(&mut self, hash: u64, id: u64) -> Slot<K> {
+        if let Some(slot) = self.take_hot(id) {
+            return slot;
         }
-        let found = self.table.find_entry(place.hash, |slot| slot.id == place.id);
-        debug_assert!(found.is_ok(), "a claim without a slot");
-        let Ok(mut entry) = found else { return Ok(None) };
-        let kept = keep(entry.get_mut());
-        if kept.is_some() {
-            return Ok(kept);
-        }
+        let entry = self.entry(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot");
         let (slot, _) = entry.remove();
         self.shrink();
-        Err(slot)
+        slot
     }
 
     /// Gives memory back after a burst: to nothing or to twice what is needed, so that the next move is
@@ -107,7 +123,7 @@ impl<K> Slots<K> {
         }
         if len == 0 {
             self.table = HashTable::new();
-        } else if LARGE {
+        } else if ROOMY {
             let mut smaller = HashTable::new();
             if smaller.try_reserve(2 * len, |slot: &Slot<K>| slot.hash).is_ok() {
                 for slot in mem::replace(&mut self.table, smaller) {
@@ -115,11 +131,5 @@ impl<K> Slots<K> {
                 }
             }
         }
-    }
-
-    /// Every slot, for the invariants.
-    #[cfg(any(debug_assertions, loom, fuzzing))]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<K>> {
-        self.hot.iter().chain(self.table.iter())
     }
 }

@@ -11,69 +11,40 @@
 //! critical section has no guard to hand out. None of them is poisoned by a panic: the only user code
 //! that runs inside is `Eq` (and an admission closure), before anything has changed.
 
-#[cfg(all(loom, any(not(feature = "std"), feature = "critical-section")))]
-compile_error!("the model checker stands in for the threads of `std`: under `--cfg loom`, use the default features");
-
-#[cfg(target_has_atomic = "ptr")]
-pub(crate) use alloc::sync::Arc;
-#[cfg(not(target_has_atomic = "ptr"))]
-pub(crate) use portable_atomic_util::Arc;
-
-pub(crate) use imp::Lock;
+#[cfg(all(loom, not(all(feature = "std", feature = "loom", not(feature = "critical-section")))))]
+compile_error!("the model checker stands in for the threads of `std`: `.ci/loom` says how to build for it");
 
 #[cfg(feature = "critical-section")]
-mod imp {
-    use core::cell::RefCell;
-    use critical_section::{Mutex, with};
-
-    pub(crate) struct Lock<T>(Mutex<RefCell<T>>);
-
-    impl<T> Lock<T> {
-        pub(crate) const fn new(value: T) -> Self {
-            Self(Mutex::new(RefCell::new(value)))
-        }
-
-        #[inline]
-        pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-            with(|section| work(&mut self.0.borrow_ref_mut(section)))
-        }
-    }
-}
-
-#[cfg(all(feature = "std", not(feature = "critical-section")))]
-mod imp {
-    #[cfg(loom)]
-    use loom::sync::Mutex;
-    #[cfg(not(loom))]
-    use std::sync::Mutex;
-    use std::sync::PoisonError;
-
-    pub(crate) struct Lock<T>(Mutex<T>);
-
-    impl<T> Lock<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(Mutex::new(value))
-        }
-
-        #[inline]
-        pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-            work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-        }
-    }
-}
-
+type Inner<T> = critical_section::Mutex<core::cell::RefCell<T>>;
+#[cfg(all(feature = "std", not(feature = "critical-section"), not(loom)))]
+type Inner<T> = std::sync::Mutex<T>;
+#[cfg(all(feature = "std", not(feature = "critical-section"), loom))]
+type Inner<T> = loom::sync::Mutex<T>;
 #[cfg(not(any(feature = "std", feature = "critical-section")))]
-mod imp {
-    pub(crate) struct Lock<T>(spin::Mutex<T>);
+type Inner<T> = spin::Mutex<T>;
 
-    impl<T> Lock<T> {
-        pub(crate) const fn new(value: T) -> Self {
-            Self(spin::Mutex::new(value))
-        }
+pub(crate) struct Lock<T>(Inner<T>);
 
-        #[inline]
-        pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-            work(&mut self.0.lock())
-        }
+impl<T> Lock<T> {
+    #[cfg(not(loom))]
+    pub(crate) const fn new(value: T) -> Self {
+        #[cfg(feature = "critical-section")]
+        let value = core::cell::RefCell::new(value);
+        Self(Inner::new(value))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(value: T) -> Self {
+        Self(Inner::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        #[cfg(feature = "critical-section")]
+        return critical_section::with(|section| work(&mut self.0.borrow_ref_mut(section)));
+        #[cfg(all(feature = "std", not(feature = "critical-section")))]
+        return work(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        #[cfg(not(any(feature = "std", feature = "critical-section")))]
+        return work(&mut self.0.lock());
     }
 }

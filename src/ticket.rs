@@ -1,48 +1,21 @@
 //! Queueing now and waiting later.
 
-use alloc::boxed::Box;
 use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
-use core::task::{Context, Poll, ready};
+use core::task::{Context, Poll, Waker};
 
-use crate::claim::{Claim, Handle};
-use crate::run::{run, run_or_stop};
-use crate::wait::{enter, turn};
-use crate::{KeyedMutex, KeyedMutexGuard, RandomState, Stopped};
+use crate::claim::{Finds, Waiter};
+use crate::guard::KeyedMutexGuard;
+use crate::hash::RandomState;
+use crate::mutex::KeyedMutex;
+use crate::run::{Stopped, unless_stopped};
 
-/// A claim that may have to wait, with all that it needs for it in a box, so that it can be moved.
-pub(crate) struct Queued<M: Handle> {
-    // Counted out first, and only then out of the list: fields are dropped in this order.
-    claim: Option<Claim<M>>,
-    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Queued<M> {
-    pub(crate) fn join(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Self> {
-        let hash = mutex.hash(&key);
-        let mut waiting = None;
-        let claim = Claim::join(mutex, hash, key, true, admit, |event| {
-            let mut turn = Box::pin(turn(event.clone()));
-            enter(turn.as_mut());
-            waiting = Some(turn as _);
-        })?;
-        Some(Self { claim: Some(claim), waiting })
-    }
-}
-
-impl<M: Handle + Unpin> Future for Queued<M> {
-    type Output = Claim<M>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Claim<M>> {
-        if let Some(turn) = &mut self.waiting {
-            ready!(turn.as_mut().poll(context));
-            self.claim.as_mut().map(Claim::begin);
-            self.waiting = None;
-        }
-        Poll::Ready(self.claim.take().expect("a ticket was polled again after it had given its guard"))
-    }
+/// Takes a place, if `admit` says so. It gets its waker when it is polled.
+pub(crate) fn join<M: Finds>(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Waiter<M, true>> {
+    let hash = mutex.table().hash(&key);
+    Waiter::join(mutex, hash, key, Waker::noop().clone(), admit)
 }
 
 /// A ticket with the given handle.
@@ -50,7 +23,7 @@ macro_rules! ticket {
     ($(#[$doc:meta])* $Ticket:ident <$($a:lifetime,)? K, S>, $handle:ty => $Guard:ident) => {
         $(#[$doc])*
         #[must_use = "a ticket that is dropped gives up its place in the queue"]
-        pub struct $Ticket<$($a,)? K, S = RandomState>(pub(crate) Queued<$handle>);
+        pub struct $Ticket<$($a,)? K, S = RandomState>(pub(crate) Waiter<$handle, true>);
 
         impl<$($a,)? K, S> $Ticket<$($a,)? K, S> {
             /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run`] does.
@@ -59,7 +32,8 @@ macro_rules! ticket {
             ///
             /// [`Stopped`] if the queue was stopped while the ticket waited in it, polled or not.
             pub async fn run<T>(self, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-                run!(self.0, task)
+                let _guard = self.await?;
+                Ok(task().await)
             }
 
             /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run_or_stop`] does.
@@ -72,15 +46,15 @@ macro_rules! ticket {
                 self,
                 task: impl AsyncFnOnce() -> Result<T, E>,
             ) -> Result<Result<T, E>, Stopped> {
-                run_or_stop!(self.0, task)
+                Ok(self.await?.run_or_stop(task).await)
             }
         }
 
         impl<$($a,)? K, S> Future for $Ticket<$($a,)? K, S> {
-            type Output = $Guard<$($a,)? K, S>;
+            type Output = Result<$Guard<$($a,)? K, S>, Stopped>;
 
             fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-                Pin::new(&mut self.0).poll(context).map($Guard)
+                self.0.poll(context).map(|(holder, stopped)| unless_stopped(holder, stopped).map($Guard))
             }
         }
 
@@ -129,7 +103,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub fn ticket(&self, key: K) -> Ticket<'_, K, S> {
-        Ticket(Queued::join(self, key, |_| true).expect("everybody is admitted"))
+        Ticket(join(self, key, |_| true).expect("everybody is admitted"))
     }
 
     /// Queues for a key now, if `admit` says so of how many hold it or wait for it (0: the key is free).
@@ -148,6 +122,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(admitted.len(), 3); // the others are turned away at once
     /// ```
     pub fn ticket_if(&self, key: K, admit: impl FnOnce(usize) -> bool) -> Option<Ticket<'_, K, S>> {
-        Queued::join(self, key, admit).map(Ticket)
+        join(self, key, admit).map(Ticket)
     }
 }

@@ -20,9 +20,6 @@ use common::{Counter, OneHash};
 /// The same in every run.
 type FixedHash = BuildHasherDefault<DefaultHasher>;
 
-/// Behind the standard library's panics, the waker of a thread's first waiters is wrapped in a box of ours.
-const FIRST_WAITER: f64 = if cfg!(all(feature = "std", panic = "unwind")) { 1.0 } else { 0.0 };
-
 /// Prints a row, and fails if the goal is missed.
 #[track_caller]
 fn goal(work: &str, goal: &str, figure: f64, limit: f64) {
@@ -94,64 +91,60 @@ fn a_few_keys_that_come_and_go_in_one_shard_allocate_nothing_once_it_is_warm() {
     goal("allocations, nobody waiting, three keys of one shard", "0", info.count_total as f64, 0.0);
 }
 
+/// Hands a key from one waiter to the next; whoever has had it goes. Each must have been given its turn.
+fn hand_over<G>(guard: &mut Option<G>, waiters: &mut [Boxed<impl Future<Output = G>>], waker: &Waker) {
+    for waiter in waiters {
+        *guard = None;
+        match poll(waiter, waker) {
+            Poll::Ready(next) => *guard = Some(next),
+            Poll::Pending => panic!("not its turn"),
+        }
+        waiter.set(None);
+    }
+}
+
 #[test]
-fn a_waiter_and_a_contended_key_allocate_nothing_once_there_have_been_some() {
-    const WAITERS: usize = 64;
+fn a_waiter_a_ticket_and_a_hand_over_allocate_nothing_once_the_shard_is_warm() {
+    const EACH: usize = 32;
     // One hash, so that all keys are of one shard.
     let mutex = KeyedMutex::<u64, OneHash>::default();
     let waker = Waker::from(Arc::new(Counter::default()));
-    let mut waiters = boxes(WAITERS);
-    // Where the thread keeps wakers is not this key's affair, nor is its first waker: that is left for it here.
-    let other = KeyedMutex::<u64>::new();
-    let held = other.try_lock(0);
-    queue(&mut boxes(1), &waker, || other.lock(0));
-    drop(held);
-    let mut totals = [0; 3];
-    for (key, total) in (0..).zip(&mut totals) {
+    let (mut waiters, mut tickets) = (boxes(EACH), boxes(EACH));
+    let (mut later, mut handing_over) = (0, 0);
+    for key in 0..3 {
         let mut guard = mutex.try_lock(key);
-        let (first, others) = waiters.split_at_mut(1);
-        let first = queue(first, &waker, || mutex.lock(key));
-        let others = queue(others, &waker, || mutex.lock(key));
-        *total = first.count_total + others.count_total;
-        if key == 0 {
-            let each = others.count_total as f64 / (WAITERS - 1) as f64;
-            goal(
-                "allocations for each of a thread's first waiters",
-                &format!("at most {FIRST_WAITER}"),
-                each,
-                FIRST_WAITER,
-            );
-            goal("allocations for a contended key", "at most 2", first.count_total as f64, 2.0);
-        }
-        let handing_over = measure(|| {
-            for waiter in &mut waiters {
-                guard = None;
-                match poll(waiter, &waker) {
-                    Poll::Ready(next) => guard = Some(next),
-                    Poll::Pending => panic!("not its turn"),
-                }
-                waiter.set(None);
-            }
+        let first = queue(&mut waiters, &waker, || mutex.lock(key));
+        let second = queue(&mut tickets, &waker, || {
+            let ticket = mutex.ticket(key);
+            async { ticket.await.expect("nobody stops it") }
         });
         if key == 0 {
-            goal("allocations for each hand-over", "0", handing_over.count_total as f64, 0.0);
+            let bytes = (first.bytes_current + second.bytes_current) as f64;
+            goal("bytes for each waiter, the slab full", "32", bytes / (2 * EACH) as f64, 32.0);
+        } else {
+            later += first.count_total + second.count_total;
         }
-        assert_eq!(handing_over.count_total, 0);
+        let info = measure(|| {
+            hand_over(&mut guard, &mut waiters, &waker);
+            hand_over(&mut guard, &mut tickets, &waker);
+        });
+        handing_over += info.count_total;
         assert!(mutex.is_locked(&key));
         drop(guard);
         assert!(mutex.is_empty());
     }
-    let later = totals[1].max(totals[2]) as f64;
-    goal("allocations for 64 waiters and their key, once the thread and the shard have had some", "0", later, 0.0);
+    goal("allocations for 64 waiters and tickets, once the shard has had as many", "0", later as f64, 0.0);
+    goal("allocations for handing a key to 64", "0", handing_over as f64, 0.0);
 }
 
 #[test]
 fn whoever_gives_up_leaves_no_memory_behind() {
-    const WAITERS: usize = 100;
-    const SPARED: usize = 50; // no more than a thread keeps wakers for
+    const MANY: usize = 1_000;
+    const FEW: usize = 64; // a slab of so many is kept
     let mutex = KeyedMutex::<u64, OneHash>::default();
+    drop(mutex.try_lock(0)); // makes the table
     let waker = Waker::from(Arc::new(Counter::default()));
-    let mut waiters = boxes(WAITERS);
+    let mut waiters = boxes(MANY);
     let mut round = |count: usize| {
         let waiters = &mut waiters[..count];
         for key in 0..10 {
@@ -164,11 +157,11 @@ fn whoever_gives_up_leaves_no_memory_behind() {
             assert!(mutex.is_empty());
         }
     };
-    round(WAITERS);
-    let info = measure(|| round(WAITERS));
-    goal("bytes left behind by 1,000 that gave up", "0", info.bytes_current as f64, 0.0);
-    let info = measure(|| round(SPARED));
-    goal("allocations for 500 that gave up after these, 50 at once", "0", info.count_total as f64, 0.0);
+    let info = measure(|| round(MANY));
+    goal("bytes left behind by 10,000 that gave up, 1,000 at once", "0", info.bytes_current as f64, 0.0);
+    round(FEW);
+    let info = measure(|| round(FEW));
+    goal("allocations for 640 that gave up after these, 64 at once", "0", info.count_total as f64, 0.0);
 }
 
 #[test]

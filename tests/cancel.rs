@@ -27,8 +27,8 @@ fn kinds() -> Vec<(&'static str, Make)> {
                 let _ = m.run_or_stop("key", async || Ok::<_, ()>(())).await;
             })
         }),
-        ("ticket", |m| hand(async { drop(m.ticket("key").await) })),
-        ("ticket_arc", |m| hand(async { drop(m.ticket_arc("key").await) })),
+        ("ticket", |m| hand(async { drop(m.ticket("key").await.unwrap()) })),
+        ("ticket_arc", |m| hand(async { drop(m.ticket_arc("key").await.unwrap()) })),
         ("ticket.run", |m| {
             hand(async {
                 let _ = m.ticket("key").run(async || ()).await;

@@ -49,7 +49,7 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
             })
         }),
         ("ticket", |mutex| Box::new(leak(mutex).ticket("key"))),
-        ("ticket_arc", |mutex| Box::new(now(mutex.ticket_arc("key")))),
+        ("ticket_arc", |mutex| Box::new(now(mutex.ticket_arc("key")).unwrap())),
         ("lock_many", |mutex| Box::new(now(leak(mutex).lock_many(["key", "other"])))),
         ("lock_many_arc", |mutex| Box::new(now(mutex.lock_many_arc(["key"])))),
         ("lock_unless", |mutex| Box::new(now(leak(mutex).lock_unless("key", pending::<()>())).unwrap())),

@@ -35,7 +35,9 @@ enum Mischief {
     LockInDrop,
 }
 
+/// For keys that use it when they are hashed or dropped, and for wakers that do.
 static ELSEWHERE: KeyedMutex<Key> = KeyedMutex::new();
+static CURIOUS: KeyedMutex<Key> = KeyedMutex::new();
 
 /// Does it, once.
 fn mischief(when: Mischief) {
@@ -177,19 +179,38 @@ fn a_panic_in_the_drop_of_a_key_leaves_its_queue_in_order() {
 }
 
 #[test]
+fn a_waker_may_use_the_mutex_when_it_is_cloned_woken_or_dropped() {
+    common::limited(|| {
+        let guard = now(CURIOUS.lock(Key(1)));
+        let mut ticket = common::hand(CURIOUS.ticket(Key(1)));
+        let mut lock = common::hand(CURIOUS.lock(Key(1)));
+        assert!(lock.poll_with(&raw::curious()).is_pending()); // clones it, drops the original
+        assert!(ticket.poll_with(&raw::curious()).is_pending());
+        lock.pending(); // drops the clone
+        assert!(lock.poll_with(&raw::curious()).is_pending());
+        drop(guard); // wakes the clone
+        drop(ticket.ready());
+        drop(lock.ready());
+        works(&CURIOUS);
+    });
+}
+
+#[test]
 fn a_key_may_use_the_mutex_when_it_is_hashed_or_dropped() {
-    for what in [Mischief::LockInHash, Mischief::LockInDrop] {
-        with_mischief(what, || drop(now(ELSEWHERE.lock(Key(1))))).unwrap();
-        assert!(ELSEWHERE.is_empty());
-        let guard = now(ELSEWHERE.lock(Key(1)));
-        let mut queued = waiting(ELSEWHERE.lock(Key(1)));
-        with_mischief(what, || drop(waiting(ELSEWHERE.lock(Key(1))))).unwrap();
-        with_mischief(what, || drop(ELSEWHERE.try_lock(Key(1)))).unwrap();
-        assert_eq!(ELSEWHERE.waiting(&Key(1)), 1);
-        drop(guard);
-        with_mischief(what, || drop(queued.ready())).unwrap();
-        works(&ELSEWHERE);
-    }
+    common::limited(|| {
+        for what in [Mischief::LockInHash, Mischief::LockInDrop] {
+            with_mischief(what, || drop(now(ELSEWHERE.lock(Key(1))))).unwrap();
+            assert!(ELSEWHERE.is_empty());
+            let guard = now(ELSEWHERE.lock(Key(1)));
+            let mut queued = waiting(ELSEWHERE.lock(Key(1)));
+            with_mischief(what, || drop(waiting(ELSEWHERE.lock(Key(1))))).unwrap();
+            with_mischief(what, || drop(ELSEWHERE.try_lock(Key(1)))).unwrap();
+            assert_eq!(ELSEWHERE.waiting(&Key(1)), 1);
+            drop(guard);
+            with_mischief(what, || drop(queued.ready())).unwrap();
+            works(&ELSEWHERE);
+        }
+    });
 }
 
 #[test]
@@ -222,36 +243,7 @@ fn odd(on_wake: impl Fn() + Send + Sync + 'static) -> Arc<Odd> {
     Arc::new(Odd { woken: AtomicUsize::new(0), on_wake: Box::new(on_wake) })
 }
 
-#[test]
-#[cfg(feature = "std")]
-fn a_panic_in_a_waker_is_contained_and_the_queue_goes_on() {
-    let mutex = KeyedMutex::<_>::new();
-    let panics = odd(|| resume_unwind(Box::new("in wake")));
-    for dropped in [false, true] {
-        let guard = now(mutex.lock(Key(1)));
-        let mut first = common::hand(mutex.lock(Key(1)));
-        assert!(first.poll_with(&panics.clone().into()).is_pending());
-        let mut second = common::hand(mutex.run(Key(1), async || "second"));
-        assert!(second.poll_with(&panics.clone().into()).is_pending());
-        let mut third = waiting(mutex.lock(Key(1)));
-        drop(guard); // does not panic
-        assert_eq!(panics.woken.swap(0, SeqCst), 1);
-        if dropped {
-            drop(first); // hands the key on: does not panic either
-        } else {
-            drop(first.ready());
-        }
-        assert_eq!(panics.woken.swap(0, SeqCst), 1);
-        third.pending();
-        assert_eq!(second.ready(), Ok("second"));
-        assert_eq!(third.wakes(), 1);
-        drop(third.ready());
-        works(&mutex);
-    }
-}
-
 /// Wakers that panic when they are cloned or dropped can only be made by hand.
-#[cfg(feature = "std")]
 mod raw {
     use super::*;
 
@@ -278,6 +270,21 @@ mod raw {
         }
     }
 
+    /// Asks, and locks and unlocks keys, when it is cloned or dropped.
+    pub(super) fn curious() -> Waker {
+        const VTABLE: RawWakerVTable = RawWakerVTable::new(
+            |_| {
+                same_key_and_others(&CURIOUS);
+                RawWaker::new(std::ptr::null(), &VTABLE)
+            },
+            |_| same_key_and_others(&CURIOUS),
+            |_| (),
+            |_| same_key_and_others(&CURIOUS),
+        );
+        // SAFETY: the data pointer is never read, and the table's functions may be called from any thread.
+        unsafe { Waker::new(std::ptr::null(), &VTABLE) }
+    }
+
     pub(super) fn waker() -> Waker {
         // SAFETY: the data pointer is never read, and the table's functions touch thread-locals only.
         unsafe { Waker::from_raw(clone(std::ptr::null())) }
@@ -285,7 +292,6 @@ mod raw {
 }
 
 #[test]
-#[cfg(feature = "std")]
 fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
     let mutex = KeyedMutex::<_>::new();
     // Clone: the poll panics, and the future can still be dropped, or has been given the key.
@@ -307,21 +313,30 @@ fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
         drop(waker);
         works(&mutex);
     }
-    // Drop: wherever our copy of the waker goes, its panic is contained.
-    for granted in [false, true] {
+    // Drop: whoever makes our copy go gets the panic, and has done what it wanted all the same.
+    for case in ["replaced", "cancelled", "granted"] {
         let guard = now(mutex.lock(Key(1)));
         let mut first = common::hand(mutex.lock(Key(1)));
         let waker = raw::waker();
         assert!(first.poll_with(&waker).is_pending());
         let mut second = waiting(mutex.lock(Key(1)));
         raw::PANIC_IN_DROP.set(true);
-        if granted {
-            drop(guard);
-            drop(first.ready());
-        } else {
-            first.pending(); // with another waker: the first is dropped
-            drop(first);
-            drop(guard);
+        match case {
+            "replaced" => {
+                assert!(catch_unwind(AssertUnwindSafe(|| first.poll().is_pending())).is_err());
+                drop(guard);
+                assert_eq!(first.wakes(), 1);
+                drop(first.ready());
+            }
+            "cancelled" => {
+                assert!(catch_unwind(AssertUnwindSafe(|| drop(first))).is_err());
+                assert_eq!(mutex.waiting(&Key(1)), 1);
+                drop(guard);
+            }
+            _ => {
+                drop(guard); // waking consumes it
+                drop(first.ready());
+            }
         }
         drop(second.ready());
         raw::PANIC_IN_DROP.set(false);

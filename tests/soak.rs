@@ -96,10 +96,11 @@ async fn step(world: &World) {
         }
         9 => {
             if let Some(ticket) = mutex.ticket_if(key, |ahead| ahead < 3) {
-                let guard = ticket.await;
-                drop(world.enter(key));
-                if fastrand::u8(..4) == 0 {
-                    guard.stop();
+                if let Ok(guard) = ticket.await {
+                    drop(world.enter(key));
+                    if fastrand::u8(..4) == 0 {
+                        guard.stop();
+                    }
                 }
             }
         }

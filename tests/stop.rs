@@ -135,6 +135,7 @@ fn a_failure_stops_every_task_that_was_queued_in_its_turn_and_uncalled() {
             hand(async { mutex.run_or_stop("key", async || uncalled_too().await).await.map(|_| ()) }),
             hand(async { mutex.ticket("key").run(uncalled).await }),
             hand(async { mutex.ticket("key").run_or_stop(async || uncalled_too().await).await.map(|_| ()) }),
+            hand(async { mutex.ticket("key").await.map(drop) }),
             hand(mutex.run("key", uncalled)),
         ];
         queue.iter_mut().for_each(Hand::pending);
@@ -181,12 +182,10 @@ fn plain_locks_and_other_keys_are_not_stopped() {
         let mut other_task = waiting(mutex.run("other", async || "other"));
         let mut lock = waiting(mutex.lock("key"));
         let mut lock_arc = waiting(mutex.lock_arc("key"));
-        let mut ticket = waiting(mutex.ticket("key"));
         let mut task = waiting(mutex.run("key", uncalled));
         fail(failing);
         drop(lock.ready());
         drop(lock_arc.ready());
-        drop(ticket.ready());
         assert_eq!(task.ready(), STOPPED, "{what}");
         drop(other);
         assert_eq!(other_task.ready(), Ok("other"), "{what}");

@@ -32,7 +32,7 @@ fn tickets_are_served_in_the_order_in_which_they_were_taken_not_polled() {
     let mut third = waiting(third.run(async || served.borrow_mut().push(3)));
     plain.pending();
     let mut second = waiting(async {
-        let _guard = second.await;
+        let _guard = second.await.unwrap();
         served.borrow_mut().push(1);
     });
     let mut first = hand(first.run_or_stop(async || Ok::<_, ()>(served.borrow_mut().push(0))));
@@ -114,7 +114,7 @@ fn a_ticket_that_has_its_turn_and_is_not_polled_holds_the_queue_up() {
     let mut behind = waiting(mutex.lock("key"));
     assert!(mutex.try_lock("key").is_none());
     behind.pending();
-    drop(now(ticket));
+    drop(now(ticket).unwrap());
     drop(behind.ready());
 }
 
@@ -162,12 +162,12 @@ fn admission_is_told_how_many_are_ahead_and_decides() {
     assert!(mutex.ticket_if("other", admit(0)).is_none());
     assert_eq!(seen.take(), [0, 1, 3, 3, 0]);
     assert_eq!((mutex.len(), mutex.waiting("key")), (1, 2), "whoever is turned away leaves nothing");
-    drop(now(first));
+    drop(now(first).unwrap());
     let again = mutex.ticket_if("key", admit(3)).unwrap();
     assert_eq!(seen.take(), [2]);
-    drop(now(second));
+    drop(now(second).unwrap());
     drop(plain.ready());
-    drop(now(again));
+    drop(now(again).unwrap());
     assert!(mutex.is_empty());
 }
 
@@ -205,6 +205,6 @@ fn all_of_a_queue_of_tickets_is_woken_one_by_one() {
     for next in 0..5 {
         let wakes: usize = queue.iter().map(Hand::wakes).sum();
         assert_eq!(wakes, next + 1);
-        drop(queue[next].ready());
+        drop(queue[next].ready().unwrap());
     }
 }

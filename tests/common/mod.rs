@@ -4,10 +4,14 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -82,6 +86,24 @@ impl<'a, T: Debug> Hand<'a, T> {
     /// How often its own waker has been called.
     pub fn wakes(&self) -> usize {
         self.counter.count()
+    }
+}
+
+/// Runs a test on a thread of its own, and fails if it hangs: if it takes a hundred times as long as any does.
+/// `TEST_LIMIT` has another limit, in seconds.
+#[cfg(not(target_family = "wasm"))]
+#[track_caller]
+pub fn limited(test: impl FnOnce() + Send + 'static) {
+    let limit = std::env::var("TEST_LIMIT").map_or(120, |text| text.parse().expect("a number of seconds"));
+    let (done, ended) = sync_channel(1);
+    let thread = thread::spawn(move || {
+        let outcome = catch_unwind(AssertUnwindSafe(test));
+        let _ = done.send(());
+        outcome
+    });
+    ended.recv_timeout(Duration::from_secs(limit)).expect("it hangs");
+    if let Err(panic) = thread.join().expect("its panic was caught") {
+        resume_unwind(panic);
     }
 }
 

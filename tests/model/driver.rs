@@ -131,6 +131,8 @@ type Tasked = Result<Result<(), ()>, Stopped>;
 enum Output<'a, S> {
     Held(Held<'a, S>),
     GaveUp,
+    #[cfg(feature = "idle")]
+    Idle,
     Tasked(Tasked),
 }
 
@@ -169,8 +171,10 @@ impl<'a, S> Thing<'a, S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Output<'a, S>> {
         match self {
             Self::Future(future) => future.as_mut().poll(context),
-            Self::Ticket(ticket) => Pin::new(ticket).poll(context).map(Held::Guard).map(Output::Held),
-            Self::TicketArc(ticket) => Pin::new(ticket).poll(context).map(Held::GuardArc).map(Output::Held),
+            Self::Ticket(ticket) => Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::Guard))),
+            Self::TicketArc(ticket) => {
+                Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::GuardArc)))
+            }
             Self::Gone | Self::Held(_) => unreachable!("not pollable"),
         }
     }
@@ -254,7 +258,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
     }
 
     fn compare(&self) -> Result<(), String> {
-        for key in [Name::A, Name::B, Name::C] {
+        for key in Name::ALL {
             same(|| format!("is_locked({key:?})"), self.reference.is_locked(key), self.mutex.is_locked(&key))?;
             same(|| format!("waiting({key:?})"), self.reference.waiting(key), self.mutex.waiting(&key))?;
         }
@@ -309,7 +313,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
             Op::RunTicket(which, task) => {
                 if let Some(id) = pick(self.reference.tickets(), which) {
                     self.note(|| format!("#{id}: ticket.run({task:?})"));
-                    let name = self.reference.key_of_ticket(id).ok_or("not a ticket")?;
+                    let name = self.reference.key_of(id).ok_or("not a ticket")?;
                     self.reference.run_ticket(id, task);
                     let body = self.task(name, task, id);
                     self.actors[id].thing = match (self.take(id), task.or_stop) {
@@ -318,6 +322,21 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                         (Thing::TicketArc(ticket), true) => tasked(ticket.run_or_stop(body)),
                         (Thing::TicketArc(ticket), false) => tasked(ticket.run(body)),
                         _ => return Err(format!("#{id} is not a ticket")),
+                    };
+                }
+                Ok(())
+            }
+            Op::RunGuard(which, task) => {
+                if let Some(id) = pick(self.reference.guards(), which) {
+                    let task = Task { or_stop: true, ..task };
+                    self.note(|| format!("#{id}: guard.run_or_stop({task:?})"));
+                    let name = self.reference.key_of(id).ok_or("not a guard")?;
+                    self.reference.run_guard(id, task);
+                    let body = self.task(name, task, id);
+                    self.actors[id].thing = match self.take(id) {
+                        Thing::Held(Held::Guard(guard)) => tasked(async { Ok(guard.run_or_stop(body).await) }),
+                        Thing::Held(Held::GuardArc(guard)) => tasked(async { Ok(guard.run_or_stop(body).await) }),
+                        _ => return Err(format!("#{id} is not a guard")),
                     };
                 }
                 Ok(())
@@ -432,6 +451,31 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                     By::Arc => Thing::TicketArc(mutex.ticket_arc(key)),
                 });
             }
+            #[cfg(feature = "idle")]
+            Start::Idle(name) => {
+                self.reference.idle(name);
+                let idle = mutex.idle(name.forever());
+                self.add(Thing::future(async {
+                    idle.await;
+                    Output::Idle
+                }));
+            }
+            #[cfg(not(feature = "idle"))]
+            Start::Idle(_) => {
+                self.reference.nothing();
+                self.add(Thing::Gone);
+            }
+            Start::TryLockFor(name) => {
+                let expected = self.reference.try_lock(name);
+                let key = self.key(name);
+                #[cfg(feature = "std")]
+                let found = mutex.try_lock_for(key, core::time::Duration::ZERO);
+                #[cfg(not(feature = "std"))] // cannot block: the nearest there is
+                let found = mutex.try_lock(key);
+                let got = found.is_some();
+                self.add(found.map_or(Thing::Gone, |guard| Thing::Held(Held::Guard(guard))));
+                return same(|| "try_lock_for got the key".into(), expected, got);
+            }
             Start::TicketIf(name, by, admit) => return self.ticket_if(name, by, admit),
         }
         Ok(())
@@ -476,6 +520,8 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 Polled::Guard
             }
             Ok(Poll::Ready(Output::GaveUp)) => Polled::GaveUp,
+            #[cfg(feature = "idle")]
+            Ok(Poll::Ready(Output::Idle)) => Polled::Idle,
             Ok(Poll::Ready(Output::Tasked(Err(Stopped)))) => Polled::Stopped,
             Ok(Poll::Ready(Output::Tasked(Ok(result)))) => Polled::Finished(result),
             Err(payload) => {
@@ -505,6 +551,10 @@ impl<S: BuildHasher> Drop for Sentinel<'_, S> {
 
 fn held<'a, S, G: 'a>(future: impl Future<Output = G> + 'a, wrap: fn(G) -> Held<'a, S>) -> Thing<'a, S> {
     Thing::future(async move { Output::Held(wrap(future.await)) })
+}
+
+fn unless_stopped<S>(turn: Result<Held<'_, S>, Stopped>) -> Output<'_, S> {
+    turn.map_or_else(|stopped| Output::Tasked(Err(stopped)), Output::Held)
 }
 
 fn tasked<'a, S>(future: impl Future<Output = Tasked> + 'a) -> Thing<'a, S> {

@@ -7,6 +7,7 @@
 //!
 //! proptest (tests/model.rs), the fuzzer (fuzz/) and the soak (tests/soak.rs) all use this one module.
 #![allow(clippy::std_instead_of_core, reason = "tests have the standard library")]
+#![cfg_attr(not(feature = "idle"), allow(dead_code))]
 
 pub(crate) mod driver;
 pub(crate) mod reference;

@@ -15,6 +15,7 @@ pub(crate) enum Polled {
     /// `lock_unless` gave up.
     GaveUp,
     Stopped,
+    Idle,
     Finished(Result<(), ()>),
     Panicked,
 }
@@ -55,6 +56,12 @@ enum State {
         key: Name,
     },
     Guards,
+    /// Watches a key.
+    Idle {
+        key: Name,
+        /// Once it has been polled: the waker of its last poll, until it is told.
+        waker: Option<Spare>,
+    },
 }
 
 struct Actor {
@@ -124,9 +131,10 @@ impl Reference {
         self.those(|state| matches!(state, State::Ticket { .. }))
     }
 
-    pub(crate) fn key_of_ticket(&self, id: Id) -> Option<Name> {
+    /// Of a ticket or a guard.
+    pub(crate) fn key_of(&self, id: Id) -> Option<Name> {
         match self.actors[id].state {
-            State::Ticket { key } => Some(key),
+            State::Ticket { key } | State::Guard { key } => Some(key),
             _ => None,
         }
     }
@@ -192,6 +200,18 @@ impl Reference {
         self.actors[id].polled = true;
     }
 
+    pub(crate) fn idle(&mut self, key: Name) {
+        self.add(State::Idle { key, waker: None });
+    }
+
+    /// It has the key, and runs the task when it is polled.
+    pub(crate) fn run_guard(&mut self, id: Id, task: Task) {
+        if let State::Guard { key } = self.actors[id].state {
+            self.actors[id].state = State::Task { key, task, running: None };
+            self.actors[id].polled = true; // it has no key of its own
+        }
+    }
+
     pub(crate) fn run_ticket(&mut self, id: Id, task: Task) {
         if let State::Ticket { key } = self.actors[id].state {
             self.actors[id].state = State::Task { key, task, running: None };
@@ -227,7 +247,7 @@ impl Reference {
         if let State::Task { key, task: Task { or_stop: true, .. }, running: Some(_) } = self.actors[id].state {
             self.stop(key);
         }
-        for key in [Name::A, Name::B, Name::C] {
+        for key in Name::ALL {
             self.leave(key, id);
         }
         self.actors[id].state = State::Gone;
@@ -249,10 +269,23 @@ impl Reference {
                 }
             }
             State::Ticket { key } => {
-                if self.reach(key, id, true, waker) {
+                if !self.reach(key, id, true, waker) {
+                    Polled::Pending
+                } else if self.queues[&key][0].stopped {
+                    self.drop(id);
+                    Polled::Stopped
+                } else {
                     self.actors[id].state = State::Guard { key };
                     Polled::Guard
+                }
+            }
+            State::Idle { key, waker: watching } => {
+                let told = polled_before && watching.is_none();
+                if told || !polled_before && !self.is_locked(key) {
+                    self.actors[id].state = State::Gone;
+                    Polled::Idle
                 } else {
+                    self.actors[id].state = State::Idle { key, waker: Some(waker) };
                     Polled::Pending
                 }
             }
@@ -339,6 +372,16 @@ impl Reference {
         }
         if queue.is_empty() {
             self.queues.remove(&key);
+            for actor in &mut self.actors {
+                match &mut actor.state {
+                    State::Idle { key: watched, waker } if *watched == key => {
+                        if let Some(waker) = waker.take() {
+                            actor.wakes[waker as usize] += 1;
+                        }
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 }

@@ -65,11 +65,14 @@ vocabulary! {
         TryLock(Name, By),
         /// Only done if the key is free: there is one thread.
         LockBlocking(Name, By),
+        /// With no time to wait.
+        TryLockFor(Name),
         LockUnless(Name),
         LockMany([Option<Name>; 3], By),
         #[cfg_attr(test, proptest(weight = 3))]
         Run(Name, Task),
         Ticket(Name, By),
+        Idle(Name),
         TicketIf(Name, By, Admit),
     }
 
@@ -89,6 +92,16 @@ vocabulary! {
         Signal(Pick),
         /// Makes a ticket run a task.
         RunTicket(Pick, Task),
+        /// Makes a guard run a task, which stops the queue unless it is `Ok`.
+        RunGuard(Pick, Task),
+    }
+}
+
+impl Name {
+    pub(crate) const ALL: [Self; 3] = [Self::A, Self::B, Self::C];
+
+    pub(crate) fn forever(self) -> &'static Self {
+        &Self::ALL[self as usize]
     }
 }
 

@@ -1,0 +1,91 @@
+//! Waiting as a thread: its waker notifies an event, which can also be waited for until a deadline.
+
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use core::future::Future;
+use core::hash::{BuildHasher, Hash};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::time::Instant;
+
+use event_listener::{Event, Listener};
+
+use crate::guard::KeyedMutexGuard;
+use crate::mutex::KeyedMutex;
+
+struct Thread(Event);
+
+impl Wake for Thread {
+    fn wake(self: Arc<Self>) {
+        self.0.notify(1);
+    }
+}
+
+/// Blocks the thread until a future is ready, or drops it at the deadline.
+pub(crate) fn block<T>(mut future: impl Future<Output = T> + Unpin, deadline: Option<Instant>) -> Option<T> {
+    let mut poll = |waker: &Waker| match Pin::new(&mut future).poll(&mut Context::from_waker(waker)) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    };
+    // A free key takes no event.
+    if let Some(output) = poll(Waker::noop()) {
+        return Some(output);
+    }
+    let thread = Arc::new(Thread(Event::new()));
+    let waker = Waker::from(thread.clone());
+    loop {
+        // Listen, look, wait: whatever comes after the look is heard.
+        let listener = thread.0.listen();
+        if let Some(output) = poll(&waker) {
+            return Some(output);
+        }
+        match deadline {
+            None => listener.wait(),
+            Some(deadline) if listener.wait_deadline(deadline).is_some() => {}
+            Some(_) => return poll(&waker),
+        }
+    }
+}
+
+impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
+    /// Like [`lock`](Self::lock), but blocks the thread.
+    ///
+    /// It waits in the same queue. Not for use in async code, where it would block the executor, and may
+    /// wait for a task that this very thread should run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// let mutex = KeyedMutex::new();
+    /// let guard = mutex.lock_blocking("alice");
+    /// # drop(guard);
+    /// ```
+    pub fn lock_blocking(&self, key: K) -> KeyedMutexGuard<'_, K, S> {
+        block(self.acquire(key), None).expect("there is no deadline")
+    }
+
+    /// Like [`lock_blocking`](Self::lock_blocking), but gives up after a time.
+    ///
+    /// A free key is locked even if there is no time. When the time is up, the place in the queue is given up, or, if
+    /// the turn has come just then, the key is kept. In async code, see [`lock_unless`](Self::lock_unless).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// let mutex = KeyedMutex::new();
+    /// let guard = mutex.try_lock_for("alice", Duration::ZERO).unwrap();
+    /// assert!(mutex.try_lock_for("alice", Duration::from_millis(10)).is_none());
+    /// # drop(guard);
+    /// ```
+    #[must_use = "the key is unlocked at once unless the guard is kept"]
+    pub fn try_lock_for(&self, key: K, timeout: Duration) -> Option<KeyedMutexGuard<'_, K, S>> {
+        // A deadline beyond what the clock can tell never comes.
+        block(self.acquire(key), Instant::now().checked_add(timeout))
+    }
+}

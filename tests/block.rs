@@ -1,0 +1,91 @@
+//! Threads wait in the same queue as tasks do, and may give up after a time. No test depends on how long anything
+//! takes: the times are none at all, or for ever.
+#![cfg(all(feature = "std", not(any(loom, target_family = "wasm"))))]
+
+mod common;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use async_mutex_lite::KeyedMutex;
+use common::{now, waiting};
+
+const NO_TIME: Duration = Duration::ZERO;
+const FOR_EVER: Duration = Duration::MAX;
+
+#[test]
+fn a_free_key_is_locked_even_if_there_is_no_time() {
+    let mutex = Arc::new(KeyedMutex::<_>::new());
+    drop(mutex.try_lock_for("key", NO_TIME).unwrap());
+    drop(mutex.try_lock_for("key", FOR_EVER).unwrap());
+    drop(mutex.lock_blocking("key"));
+    drop(mutex.lock_arc_blocking("key"));
+    assert!(mutex.is_empty());
+}
+
+#[test]
+fn when_the_time_is_up_the_place_is_given_up() {
+    let mutex = KeyedMutex::<_>::new();
+    let guard = now(mutex.lock("key"));
+    let mut before = waiting(mutex.lock("key"));
+    for time in [NO_TIME, Duration::from_millis(1)] {
+        assert!(mutex.try_lock_for("key", time).is_none());
+        assert_eq!(mutex.waiting("key"), 1);
+    }
+    let mut behind = waiting(mutex.lock("key"));
+    drop(guard);
+    drop(before.ready());
+    drop(behind.ready());
+    assert!(mutex.is_empty());
+}
+
+#[test]
+fn a_thread_is_let_in_when_its_turn_comes_and_others_keep_their_order() {
+    let mutex = &KeyedMutex::<_>::new();
+    let guard = now(mutex.lock("key"));
+    thread::scope(|scope| {
+        let mut queued = 0;
+        let mut queue = |block: fn(&KeyedMutex<&'static str>) -> bool| {
+            let thread = scope.spawn(move || block(mutex));
+            queued += 1;
+            while mutex.waiting("key") < queued {
+                thread::yield_now();
+            }
+            thread
+        };
+        let first = queue(|mutex| mutex.try_lock_for("key", FOR_EVER).is_some_and(|_guard| mutex.waiting("key") == 2));
+        let second = queue(|mutex| {
+            let _guard = mutex.lock_blocking("key");
+            mutex.waiting("key") == 1
+        });
+        let mut third = waiting(mutex.lock("key"));
+        drop(guard);
+        assert!(first.join().unwrap() && second.join().unwrap());
+        drop(third.ready());
+    });
+    assert!(mutex.is_empty());
+}
+
+#[test]
+fn threads_that_give_up_at_the_moment_of_their_turn_lose_nothing() {
+    let mutex = &KeyedMutex::<u32>::new();
+    let inside = &std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for round in 0..3_000 {
+                    let time = Duration::from_micros(if thread == 0 { 1_000_000 } else { round % 50 });
+                    if let Some(_guard) = mutex.try_lock_for(0, time) {
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two are inside");
+                        if round % 8 == 0 {
+                            thread::yield_now();
+                        }
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    assert!(mutex.is_empty());
+}

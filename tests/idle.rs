@@ -1,0 +1,194 @@
+//! Whoever watches for idleness is told of the first moment at which nobody holds the key or waits for it, takes no
+//! place in any queue, and makes no key busy.
+#![cfg(feature = "idle")]
+
+mod common;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use async_mutex_lite::KeyedMutex;
+use common::{Hand, OneHash, hand, now, waiting};
+use futures_lite::future::block_on;
+
+#[test]
+fn a_key_that_nobody_uses_is_idle_at_once() {
+    let mutex = KeyedMutex::<&str>::new();
+    now(mutex.idle("key"));
+    now(mutex.all_idle());
+    let guard = mutex.try_lock("other");
+    now(mutex.idle("key"));
+    drop(guard);
+    now(mutex.idle("other"));
+    now(mutex.all_idle());
+}
+
+#[test]
+fn it_is_told_when_the_last_of_the_queue_has_gone_and_not_before() {
+    let mutex = Arc::new(KeyedMutex::<&str>::new());
+    let guard = mutex.try_lock("key");
+    let mut queued = waiting(mutex.lock("key"));
+    let ticket = mutex.ticket_arc("key");
+    let mut watchers: Vec<_> = (0..3).map(|_| waiting(mutex.idle("key"))).collect();
+    watchers.push(waiting(mutex.all_idle()));
+    let told = |watchers: &[Hand<'_, ()>]| watchers.iter().map(Hand::wakes).collect::<Vec<_>>();
+    assert_eq!((mutex.len(), mutex.waiting("key")), (1, 2), "they take no place");
+    drop(guard);
+    let guard = queued.ready();
+    watchers.iter_mut().for_each(Hand::pending);
+    drop(guard);
+    assert_eq!(told(&watchers), [0; 4], "the ticket has the key");
+    drop(ticket);
+    assert_eq!(told(&watchers), [1; 4]);
+    watchers.iter_mut().for_each(Hand::ready);
+    assert!(mutex.is_empty());
+}
+
+#[test]
+fn a_moment_is_enough_however_soon_the_key_is_locked_again() {
+    let mutex = KeyedMutex::<&str>::new();
+    let guard = mutex.try_lock("key");
+    let mut idle = waiting(mutex.idle("key"));
+    drop(guard);
+    let _again = mutex.try_lock("key").unwrap();
+    let mut later = waiting(mutex.idle("key"));
+    idle.ready();
+    later.pending();
+}
+
+#[test]
+fn keys_with_the_same_hash_are_told_apart() {
+    let mutex = KeyedMutex::<u32, OneHash>::default();
+    let (one, two) = (mutex.try_lock(1), mutex.try_lock(2));
+    let (mut idle, mut all) = (waiting(mutex.idle(&1)), waiting(mutex.all_idle()));
+    drop(two);
+    assert_eq!((idle.wakes(), all.wakes()), (0, 0));
+    idle.pending();
+    all.pending();
+    drop(one);
+    assert_eq!((idle.wakes(), all.wakes()), (1, 1));
+    idle.ready();
+    all.ready();
+}
+
+#[test]
+fn all_idle_waits_for_every_key_whatever_their_order() {
+    for first in [0, 1] {
+        let mutex = KeyedMutex::<u32>::new();
+        let mut guards: Vec<_> = (0..300).map(|key| mutex.try_lock(key)).collect();
+        let mut all = waiting(mutex.all_idle());
+        if first == 1 {
+            guards.reverse();
+        }
+        while guards.len() > 1 {
+            guards.pop();
+            all.pending();
+        }
+        // One that is locked late, by somebody who held another.
+        guards.push(mutex.try_lock(1_000));
+        guards.remove(0);
+        all.pending();
+        guards.clear();
+        all.ready();
+        assert!(mutex.is_empty());
+    }
+}
+
+#[test]
+fn a_watcher_may_be_dropped_at_any_time() {
+    let mutex = KeyedMutex::<&str>::new();
+    drop(mutex.idle("key"));
+    let guard = mutex.try_lock("key");
+    drop(hand(mutex.idle("key")));
+    let (first, mut second, third) =
+        (waiting(mutex.idle("key")), waiting(mutex.idle("key")), waiting(mutex.all_idle()));
+    drop(first);
+    let counter = Arc::new(common::Counter::default());
+    let mut fourth = hand(mutex.idle("key"));
+    assert!(fourth.poll_with(&counter.clone().into()).is_pending());
+    drop(fourth);
+    assert_eq!(Arc::strong_count(&counter), 1, "its waker has gone with it");
+    drop(guard);
+    assert_eq!((second.wakes(), third.wakes()), (1, 1));
+    drop(third); // it was told
+    second.ready();
+    // A slab with the nodes of those that have gone is as good as new.
+    let guard = mutex.try_lock("key");
+    let mut next = waiting(mutex.lock("key"));
+    drop(guard);
+    drop(next.ready());
+}
+
+#[test]
+fn its_waker_is_that_of_the_last_poll() {
+    let mutex = KeyedMutex::<&str>::new();
+    let guard = mutex.try_lock("key");
+    let counter = Arc::new(common::Counter::default());
+    let mut idle = hand(mutex.idle("key"));
+    assert!(idle.poll_with(&counter.clone().into()).is_pending());
+    idle.pending();
+    drop(guard);
+    assert_eq!((counter.count(), idle.wakes()), (0, 1));
+    idle.ready();
+    assert_eq!(Arc::strong_count(&counter), 1);
+}
+
+#[test]
+fn its_future_is_send() {
+    fn send<T: Future + Send>(_: T) {}
+    let mutex = KeyedMutex::<String>::new();
+    send(mutex.idle("key"));
+    send(mutex.all_idle());
+}
+
+/// Threads that move from key to key, never without one: there is no moment at which all keys are idle until they
+/// are done.
+#[test]
+fn all_idle_is_not_fooled_by_those_who_lock_the_next_key_before_they_unlock_the_last() {
+    const ROUNDS: u32 = if cfg!(any(feature = "std", feature = "critical-section")) { 20_000 } else { 2_000 };
+    let mutex = &KeyedMutex::<u32>::new();
+    let at_work = &AtomicUsize::new(2);
+    thread::scope(|scope| {
+        let first = [0, 1_000_000].map(|key| mutex.try_lock(key));
+        for (thread, first) in first.into_iter().enumerate() {
+            scope.spawn(move || {
+                let mut held = first;
+                for round in 1..ROUNDS {
+                    held = mutex.try_lock(thread as u32 * 1_000_000 + round);
+                }
+                at_work.fetch_sub(1, SeqCst);
+                drop(held);
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                block_on(mutex.all_idle());
+                assert_eq!(at_work.load(SeqCst), 0, "somebody was at it all the time");
+            });
+        }
+    });
+}
+
+#[test]
+fn threads_that_lock_and_threads_that_watch_come_to_an_end() {
+    const ROUNDS: usize = if cfg!(any(feature = "std", feature = "critical-section")) { 5_000 } else { 500 };
+    let mutex = &KeyedMutex::<u32, OneHash>::default();
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    match thread {
+                        0 | 1 => drop(block_on(mutex.lock(round as u32 % 2))),
+                        2 => block_on(mutex.idle(&(round as u32 % 2))),
+                        _ => {
+                            let _ = hand(mutex.idle(&0)).poll(); // and gives up
+                        }
+                    }
+                }
+            });
+        }
+    });
+    now(mutex.all_idle());
+}
