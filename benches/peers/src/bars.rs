@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::results::Results;
 use crate::rivals::*;
-use crate::{KEYED_RIVALS, work};
+use crate::{IN_ORDER, KEYED_RIVALS, work};
 
 pub struct Bar {
     pub work: String,
@@ -59,7 +59,10 @@ pub fn bars(results: &Results) -> Vec<Bar> {
         ));
         bars.push(Bar::at_most(name("lock + unlock, String"), 1.2, "the floor", count("lock_string", "floor_string")));
         bars.push(Bar::at_most(name("run"), 1.15, "lock", count("run_u64", "lock_u64")));
-        bars.push(Bar::at_most(name("hand-over"), 1.0, "tokio's Mutex", count("hand_over", "hand_over_tokio")));
+        let hand_over = count("hand_over", "hand_over_tokio");
+        bars.push(Bar::at_most(name("hand-over"), 1.15, "tokio's Mutex", hand_over));
+        bars.push(Bar::at_most(name("stretch: hand-over"), 1.0, "tokio's Mutex", hand_over));
+        bars.push(Bar::at_most(name("cancel"), 1.6, "tokio's Mutex", count("cancel", "cancel_tokio")));
         for (work, more, less) in [("unlock", "hand_over_100k", "hand_over_1k"), ("cancel", "cancel_100k", "cancel_1k")]
         {
             let work = name(&format!("{work}, 100,000 waiters"));
@@ -82,15 +85,26 @@ pub fn bars(results: &Results) -> Vec<Bar> {
         }
         bars.push(bar);
     }
-    for name in [work::HAND_OVER, work::RING_64] {
-        let tokio = ratio(ours(name), (name, UNKEYED_TOKIO));
-        bars.push(Bar::at_most(name, 1.0, "tokio's Mutex", tokio));
-        bars.push(Bar::at_least(
-            format!("best keyed rival, {name}"),
+    for (name, tokios, rivals) in [(work::HAND_OVER, 1.0, 1.25), (work::RING_64, 1.2, 1.5)] {
+        bars.push(Bar::at_most(name, tokios, "tokio's Mutex", ratio(ours(name), (name, UNKEYED_TOKIO))));
+        let best = results.best_ratio(name, KEYED_RIVALS);
+        bars.push(Bar::at_least(format!("best keyed rival, {name}"), rivals, "ours", best));
+    }
+    let cancel = results.best_ratio(work::CANCEL_1K, KEYED_RIVALS);
+    bars.push(Bar::at_least(format!("best keyed rival, {}", work::CANCEL_1K), 0.8, "ours", cancel));
+    for name in [work::HAND_OVER_2, work::ZIPF_2] {
+        let mut bar = Bar::at_least(
+            format!("best keyed rival that hands over in order, {name}"),
             1.0,
             "ours",
-            results.best_ratio(name, KEYED_RIVALS),
-        ));
+            results.best_ratio(name, IN_ORDER),
+        );
+        let busy = |lock| results.row((name, lock))?.busy();
+        let best = IN_ORDER.iter().filter_map(|name| Some(busy(name)? / busy(OURS)?)).min_by(f64::total_cmp);
+        if let Some(best) = best {
+            bar.figure += &format!(" (in processor time: {best:.2} x)");
+        }
+        bars.push(bar);
     }
     for (keys, one, two) in [
         ("a key each", work::DISJOINT_1, work::DISJOINT_2),

@@ -24,6 +24,8 @@ mod work {
     pub const CYCLE_1M: &str = "u64 keys, cycling over 1M";
     pub const STRINGS: &str = "String keys, cycling over 10k";
     pub const HAND_OVER: &str = "hand-over, 64 tasks on one thread";
+    pub const HAND_OVER_2: &str = "hand-over, 2 threads x 32 tasks";
+    pub const ZIPF_2: &str = "Zipf over 10k keys, 2 threads x 32 tasks";
     pub const RING_64: &str = "hand-over alone, 64 waiters polled by hand";
     pub const RING_1: &str = "unlock and queue again, 1 waiter";
     pub const RING_1K: &str = "unlock and queue again, 1,000 waiters";
@@ -39,6 +41,13 @@ mod work {
     pub const HELD_1K: &str = "lock + unlock while 1k others are held";
     pub const HELD_1M: &str = "lock + unlock while 1M others are held";
 }
+
+/// Those that never let a newcomer pass.
+const IN_ORDER: &[&str] = &[
+    <LockableLockPool<u64> as Rival<u64>>::NAME,
+    <KeyedLock<u64> as Rival<u64>>::NAME,
+    <DashMapTokio<u64> as Rival<u64>>::NAME,
+];
 
 const KEYED_RIVALS: &[&str] = &[
     <LockableLockPool<u64> as Rival<u64>>::NAME,
@@ -123,7 +132,7 @@ fn groups(quick: bool) -> Vec<Group> {
         group(
             51,
             vec![
-                against!("hand-over, 2 threads x 32 tasks", u64, [UnkeyedTokio, UnkeyedAsyncLock], R => tasks::<R>(2, 32, many / 4, 1, only_one)),
+                against!(work::HAND_OVER_2, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => tasks::<R>(2, 32, many / 4, 1, only_one)),
             ],
         ),
         group(
@@ -149,12 +158,7 @@ fn groups(quick: bool) -> Vec<Group> {
                 against!("Zipf over 10k keys, 64 tasks on one thread", u64, [], R => tasks::<R>(1, 64, many, ZIPF_KEYS, zipf)),
             ],
         ),
-        group(
-            51,
-            vec![
-                against!("Zipf over 10k keys, 2 threads x 32 tasks", u64, [], R => tasks::<R>(2, 32, many / 4, ZIPF_KEYS, zipf)),
-            ],
-        ),
+        group(51, vec![against!(work::ZIPF_2, u64, [], R => tasks::<R>(2, 32, many / 4, ZIPF_KEYS, zipf))]),
         group(15, vec![against!("lock 1M keys, hold them all, unlock", u64, [Floor<u64>], R => hold::<R>(million))]),
         group(
             31,
@@ -226,6 +230,18 @@ fn print_table(results: &Results) {
     }
 }
 
+/// What is not spent waiting for the other thread.
+fn print_processor_time(results: &Results) {
+    println!("\nProcessor time of the works in which tasks on two threads wait for each other, of both threads, in");
+    println!(
+        "nanoseconds for each operation. The rest of the time one of the threads sleeps: all of its tasks are queued"
+    );
+    println!("behind one of the other's. The less a lock itself takes, the sooner they are.\n");
+    let busy = results.0.iter().filter_map(|row| Some((row, row.busy()?)));
+    println!("| work | lock | processor time |\n| --- | --- | ---: |");
+    busy.for_each(|(row, busy)| println!("| {} | {} | {} |", row.work, row.contestant, figure(busy)));
+}
+
 fn print_bars(results: &Results) {
     println!("| work | goal | figure | met |");
     println!("| --- | --- | ---: | --- |");
@@ -273,6 +289,7 @@ fn main() {
         return print_json(&results);
     }
     print_table(&results);
+    print_processor_time(&results);
     println!("\n### Goals\n");
     print_bars(&results);
 }

@@ -15,6 +15,12 @@ impl Row {
         median(self.samples.iter().map(|sample| sample.nanos))
     }
 
+    /// Processor time, where `nanos` is by the wall clock.
+    pub fn busy(&self) -> Option<f64> {
+        let busy = self.samples.iter().map(|sample| sample.busy).collect::<Option<Vec<_>>>()?;
+        Some(median(busy.into_iter()))
+    }
+
     /// Whether the lock mostly gave the key back to the task that had it, instead of handing it over.
     pub fn keeps(&self) -> bool {
         median(self.samples.iter().map(|sample| sample.handed)) < 50.0

@@ -22,6 +22,8 @@ use crate::rivals::*;
 pub struct Sample {
     /// Nanoseconds for each operation.
     pub nanos: f64,
+    /// Nanoseconds of processor time for each operation, of all threads, where `nanos` is by the wall clock.
+    pub busy: Option<f64>,
     /// How many operations in a hundred went to another task than the one before: few, where a lock lets
     /// newcomers pass those that wait.
     pub handed: f64,
@@ -42,7 +44,7 @@ fn leak<T>(value: T) -> &'static T {
 fn sample(operations: usize, work: impl FnOnce()) -> Sample {
     let start = ThreadTime::now();
     work();
-    Sample { nanos: start.elapsed().as_nanos() as f64 / operations as f64, handed: 100.0 }
+    Sample { nanos: start.elapsed().as_nanos() as f64 / operations as f64, busy: None, handed: 100.0 }
 }
 
 /// Lets all threads begin at once.
@@ -80,7 +82,7 @@ fn on_threads(
     threads: usize,
     pinned: bool,
     work: impl Fn(usize, &Start) -> (Begin, usize) + Sync,
-) -> (Duration, usize) {
+) -> (Duration, Duration, usize) {
     let start = Start { missing: AtomicUsize::new(threads), pinned };
     let processors = core_affinity::get_core_ids().unwrap_or_default();
     thread::scope(|scope| {
@@ -97,12 +99,13 @@ fn on_threads(
         let running: Vec<_> = (0..threads).map(thread).collect();
         let done: Vec<_> = running.into_iter().map(|thread| thread.join().expect("exclusion")).collect();
         let count = done.iter().map(|(.., count)| count).sum();
-        if let [(_, _, own, _)] = done[..] {
-            return (own, count);
+        let busy = done.iter().map(|(_, _, own, _)| *own).sum();
+        if done.len() == 1 {
+            return (busy, busy, count);
         }
         let begin = done.iter().map(|(begin, ..)| *begin).min().expect("some thread");
         let end = done.iter().map(|(_, end, ..)| *end).max().expect("some thread");
-        (end - begin, count)
+        (end - begin, busy, count)
     })
 }
 
@@ -261,9 +264,10 @@ pub fn tasks<R: Rival<u64>>(
             }));
             (begin, handed.get())
         };
-        let (time, handed) = on_threads(threads, false, one_thread);
+        let (time, busy, handed) = on_threads(threads, false, one_thread);
         let operations = (each * threads * tasks) as f64;
-        Sample { nanos: time.as_nanos() as f64 / operations, handed: 100.0 * handed as f64 / operations }
+        let [nanos, busy] = [time, busy].map(|time| time.as_nanos() as f64 / operations);
+        Sample { nanos, busy: (threads > 1).then_some(busy), handed: 100.0 * handed as f64 / operations }
     })
 }
 
@@ -304,8 +308,8 @@ pub fn disjoint<R: Rival<u64>>(threads: usize, each: usize, operations: usize) -
             lock_in_turn(rival, &keys, &cells, operations);
             (begin, 0)
         };
-        let (time, _) = on_threads(threads, threads > 1, one_thread);
-        Sample { nanos: time.as_nanos() as f64 / (operations * threads) as f64, handed: 100.0 }
+        let (time, ..) = on_threads(threads, threads > 1, one_thread);
+        Sample { nanos: time.as_nanos() as f64 / (operations * threads) as f64, busy: None, handed: 100.0 }
     })
 }
 
@@ -348,7 +352,7 @@ pub fn cancel<R: Rival<u64>>(waiters: usize, operations: usize) -> Contestant {
             (0..waiters).for_each(|task| queue.join(task, rival.lock(key)));
             nanos += sample(waiters, || order.iter().for_each(|&task| queue.cancel(task))).nanos;
         }
-        Sample { nanos: nanos / rounds as f64, handed: 100.0 }
+        Sample { nanos: nanos / rounds as f64, busy: None, handed: 100.0 }
     })
 }
 
