@@ -11,11 +11,13 @@ use core::task::{Context, Poll};
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 use crate::block::block;
 use crate::claim::{Acquire, Handle, Holder, Waiter};
-use crate::guard::guard;
+use crate::guard::{exclusive, guard};
 use crate::hash::RandomState;
 use crate::many::acquire_all;
 use crate::mutex::KeyedMutex;
 use crate::run::{Stopped, unless_stopped};
+use crate::shard::Plain;
+use crate::share::{Share, downgrade};
 use crate::table::Table;
 use crate::ticket::{join, ticket};
 
@@ -30,7 +32,15 @@ impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
 
 guard! {
     /// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexGuardArc<K, S>, Arc<KeyedMutex<K, S>>
+    KeyedMutexGuardArc<K, S>, Arc<KeyedMutex<K, S>>, "the key is unlocked"
+}
+
+exclusive!(KeyedMutexGuardArc<K, S>);
+downgrade!(KeyedMutexGuardArc<K, S> => KeyedMutexSharedGuardArc);
+
+guard! {
+    /// Like [`KeyedMutexSharedGuard`](crate::KeyedMutexSharedGuard), but owns an `Arc` of its [`KeyedMutex`].
+    KeyedMutexSharedGuardArc<K, S>, Arc<KeyedMutex<K, S>>, "the share is given back"
 }
 
 /// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
@@ -69,18 +79,44 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 
     fn acquire_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + Unpin + use<K, S> {
-        Acquire::<_, _, false>::new(self.clone(), key, |holder, _| KeyedMutexGuardArc(holder))
+        Acquire::<_, _, Plain>::new(self.clone(), key, |holder, _| KeyedMutexGuardArc(holder))
     }
 
     /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
     pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
-        Holder::free(self.clone(), key).map(KeyedMutexGuardArc)
+        Holder::now::<Plain>(self.clone(), key).map(KeyedMutexGuardArc)
     }
 
     /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
         block(self.acquire_arc(key), None).expect("there is no deadline")
+    }
+
+    /// Like [`lock_shared`](Self::lock_shared), but the guard owns an `Arc` of the mutex.
+    pub fn lock_shared_arc(
+        self: &Arc<Self>,
+        key: K,
+    ) -> impl Future<Output = KeyedMutexSharedGuardArc<K, S>> + use<K, S> {
+        self.acquire_shared_arc(key)
+    }
+
+    /// Like [`try_lock_shared`](Self::try_lock_shared), but the guard owns an `Arc` of the mutex.
+    pub fn try_lock_shared_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexSharedGuardArc<K, S>> {
+        Holder::now::<Share>(self.clone(), key).map(KeyedMutexSharedGuardArc)
+    }
+
+    /// Like [`lock_shared_blocking`](Self::lock_shared_blocking), but the guard owns an `Arc` of the mutex.
+    #[cfg(all(feature = "std", not(target_family = "wasm")))]
+    pub fn lock_shared_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexSharedGuardArc<K, S> {
+        block(self.acquire_shared_arc(key), None).expect("there is no deadline")
+    }
+
+    fn acquire_shared_arc(
+        self: &Arc<Self>,
+        key: K,
+    ) -> impl Future<Output = KeyedMutexSharedGuardArc<K, S>> + Unpin + use<K, S> {
+        Acquire::<_, _, Share>::new(self.clone(), key, |holder, _| KeyedMutexSharedGuardArc(holder))
     }
 
     /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.

@@ -13,6 +13,7 @@ use event_listener::{Event, Listener};
 
 use crate::guard::KeyedMutexGuard;
 use crate::mutex::KeyedMutex;
+use crate::share::KeyedMutexSharedGuard;
 
 struct Thread(Event);
 
@@ -65,6 +66,11 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     pub fn lock_blocking(&self, key: K) -> KeyedMutexGuard<'_, K, S> {
         block(self.acquire(key), None).expect("there is no deadline")
+    }
+
+    /// Like [`lock_shared`](Self::lock_shared), but blocks the thread, as [`lock_blocking`](Self::lock_blocking) does.
+    pub fn lock_shared_blocking(&self, key: K) -> KeyedMutexSharedGuard<'_, K, S> {
+        block(self.acquire_shared(key), None).expect("there is no deadline")
     }
 
     /// Like [`lock_blocking`](Self::lock_blocking), but gives up after a time.

@@ -2,14 +2,16 @@
 
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
+use core::marker::PhantomData;
 use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 
-use crate::queue::{NONE, until_cloned};
-use crate::shard::Place;
+use crate::queue::NONE;
+use crate::shard::{Kind, Place};
 use crate::slots::ROOMY;
 use crate::table::Table;
+use crate::wake::until_cloned;
 
 /// How a claim knows its mutex: borrowed, or shared.
 pub(crate) trait Handle {
@@ -24,21 +26,21 @@ pub(crate) trait Finds: Handle<Key: Hash + Eq, Hasher: BuildHasher> {}
 
 impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Finds for M {}
 
-/// Holds a key. Dropping it is the only way to unlock.
+/// Holds a key, or a share of one. Dropping it is the only way to unlock.
 pub(crate) struct Holder<M: Handle> {
-    mutex: M,
-    hash: u64,
-    id: u64,
+    pub(crate) mutex: M,
+    pub(crate) hash: u32,
+    pub(crate) id: u64,
 }
 
 impl<M: Handle> Holder<M> {
-    /// Holds the key if it is free.
-    pub(crate) fn free(mutex: M, key: M::Key) -> Option<Self>
+    /// Holds the key if it can be had at once.
+    pub(crate) fn now<T: Kind<M::Key>>(mutex: M, key: M::Key) -> Option<Self>
     where
         M: Finds,
     {
         let hash = mutex.table().hash(&key);
-        let id = mutex.table().claim_free(hash, key).ok()?;
+        let id = mutex.table().claim_now::<T>(hash, key).ok()?;
         Some(Self { mutex, hash, id })
     }
 
@@ -54,19 +56,20 @@ impl<M: Handle> Drop for Holder<M> {
     }
 }
 
-/// Has a place in the queue of a key: as a plain lock or, if `TASK`, as a task or a ticket, which a stop turns away.
-/// Dropping it gives up the place, or the key, if its turn has come: there is no other way to cancel.
-pub(crate) struct Waiter<M: Handle, const TASK: bool> {
+/// Has a place in the queue of a key, for what `T` says. Dropping it gives up the place, or the key, if its turn has
+/// come: there is no other way to cancel.
+pub(crate) struct Waiter<M: Handle, T: Kind<M::Key>> {
     /// `None` once it has become a holder.
     mutex: Option<M>,
     place: Place,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl<M: Handle, const TASK: bool> Waiter<M, TASK> {
+impl<M: Handle, T: Kind<M::Key>> Waiter<M, T> {
     /// Takes a place, if `admit` says so of those ahead. Its waker is this until it is polled.
     pub(crate) fn join(
         mutex: M,
-        hash: u64,
+        hash: u32,
         key: M::Key,
         waker: Waker,
         admit: impl FnOnce(usize) -> bool,
@@ -75,8 +78,9 @@ impl<M: Handle, const TASK: bool> Waiter<M, TASK> {
         M: Finds,
     {
         let (mut key, mut waker) = (Some(key), Some(waker));
-        let place = mutex.table().with(hash, |shard| shard.claim::<TASK>(hash, &mut key, &mut waker, admit));
-        let waiter = place.map(|place| Self { mutex: Some(mutex), place });
+        let max = mutex.table().max;
+        let place = mutex.table().with(hash, |shard| shard.claim::<T>(hash, &mut key, &mut waker, max, admit));
+        let waiter = place.map(|place| Self { mutex: Some(mutex), place, kind: PhantomData });
         // Here, not at the end of the scope: if one of these panics, the place is given up.
         drop((key, waker));
         waiter
@@ -90,7 +94,7 @@ impl<M: Handle, const TASK: bool> Waiter<M, TASK> {
         if place.node != NONE {
             let waker = context.waker();
             stopped = ready!(until_cloned(waker, |spare| {
-                table.with(place.hash, |shard| shard.poll::<TASK>(place, waker, spare))
+                table.with(place.hash, |shard| shard.poll::<T>(place, waker, spare))
             }));
         }
         Poll::Ready((self.holder(), stopped))
@@ -102,35 +106,35 @@ impl<M: Handle, const TASK: bool> Waiter<M, TASK> {
     }
 }
 
-impl<M: Handle, const TASK: bool> Drop for Waiter<M, TASK> {
+impl<M: Handle, T: Kind<M::Key>> Drop for Waiter<M, T> {
     fn drop(&mut self) {
         if let Some(mutex) = &self.mutex {
-            mutex.table().leave::<TASK>(self.place);
+            mutex.table().leave::<T>(self.place);
         }
     }
 }
 
 /// Waits for a key, from the first poll on. `finish` makes of the holder, and of whether it is stopped, what is
 /// wanted.
-pub(crate) struct Acquire<M: Handle, F, const TASK: bool> {
+pub(crate) struct Acquire<M: Handle, F, T: Kind<M::Key>> {
     /// Before the first poll.
     start: Option<(M, M::Key)>,
     /// While it waits.
-    waiter: Option<Waiter<M, TASK>>,
+    waiter: Option<Waiter<M, T>>,
     finish: F,
 }
 
 /// Nothing in it is ever pinned.
-impl<M: Handle, F, const TASK: bool> Unpin for Acquire<M, F, TASK> {}
+impl<M: Handle, F, T: Kind<M::Key>> Unpin for Acquire<M, F, T> {}
 
-impl<M: Finds, T, F: Fn(Holder<M>, bool) -> T, const TASK: bool> Acquire<M, F, TASK> {
+impl<M: Finds, R, F: Fn(Holder<M>, bool) -> R, T: Kind<M::Key>> Acquire<M, F, T> {
     pub(crate) fn new(mutex: M, key: M::Key, finish: F) -> Self {
         Self { start: Some((mutex, key)), waiter: None, finish }
     }
 
     /// The key was busy just now: takes a place, and need not look again.
     #[inline(never)]
-    fn join(&mut self, mutex: M, hash: u64, key: M::Key, context: &Context<'_>) -> Poll<T> {
+    fn join(&mut self, mutex: M, hash: u32, key: M::Key, context: &Context<'_>) -> Poll<R> {
         let waiter = Waiter::join(mutex, hash, key, context.waker().clone(), |_| true);
         let mut waiter = waiter.expect("everybody is admitted");
         if waiter.place.node == NONE {
@@ -141,23 +145,23 @@ impl<M: Finds, T, F: Fn(Holder<M>, bool) -> T, const TASK: bool> Acquire<M, F, T
     }
 
     #[inline(never)]
-    fn poll_again(&mut self, context: &mut Context<'_>) -> Poll<T> {
+    fn poll_again(&mut self, context: &mut Context<'_>) -> Poll<R> {
         let waiter = self.waiter.as_mut().expect("it was polled before");
         waiter.poll(context).map(|(holder, stopped)| (self.finish)(holder, stopped))
     }
 }
 
-impl<M: Finds, T, F: Fn(Holder<M>, bool) -> T, const TASK: bool> Future for Acquire<M, F, TASK> {
-    type Output = T;
+impl<M: Finds, R, F: Fn(Holder<M>, bool) -> R, T: Kind<M::Key>> Future for Acquire<M, F, T> {
+    type Output = R;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
         let Some((mutex, key)) = self.start.take() else { return self.poll_again(context) };
         let hash = mutex.table().hash(&key);
         if !ROOMY {
             return self.join(mutex, hash, key, context);
         }
-        match mutex.table().claim_free(hash, key) {
+        match mutex.table().claim_now::<T>(hash, key) {
             Ok(id) => Poll::Ready((self.finish)(Holder { mutex, hash, id }, false)),
             Err(key) => self.join(mutex, hash, key, context),
         }

@@ -8,12 +8,27 @@ use crate::mutex::KeyedMutex;
 
 /// A guard with the given handle.
 macro_rules! guard {
-    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $handle:ty) => {
+    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $handle:ty, $dropped:literal) => {
         $(#[$doc])*
-        #[must_use = "the key is unlocked when the guard is dropped"]
+        #[must_use = concat!($dropped, " when the guard is dropped")]
         #[clippy::has_significant_drop]
-        pub struct $Guard<$($a,)? K, S = RandomState>(pub(crate) Holder<$handle>);
+        pub struct $Guard<$($a,)? K, S = RandomState>(
+            #[allow(dead_code)] // it is dropped
+            pub(crate) Holder<$handle>,
+        );
 
+        impl<$($a,)? K, S> fmt::Debug for $Guard<$($a,)? K, S> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Guard)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use guard;
+
+/// What one can do who has a key for itself.
+macro_rules! exclusive {
+    ($Guard:ident <$($a:lifetime,)? K, S>) => {
         impl<$($a,)? K, S> $Guard<$($a,)? K, S> {
             /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run) and
             /// [`run_or_stop`](KeyedMutex::run_or_stop) that waits for this key now returns
@@ -29,16 +44,10 @@ macro_rules! guard {
                 self.0.run_or_stop(task).await
             }
         }
-
-        impl<$($a,)? K, S> fmt::Debug for $Guard<$($a,)? K, S> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($Guard)).finish_non_exhaustive()
-            }
-        }
     };
 }
 #[cfg(target_has_atomic = "ptr")]
-pub(crate) use guard;
+pub(crate) use exclusive;
 
 guard! {
     /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
@@ -49,5 +58,7 @@ guard! {
     ///
     /// A guard may be sent to another thread and dropped there. A guard that is forgotten
     /// ([`mem::forget`](core::mem::forget)) locks its key for ever, and no other key.
-    KeyedMutexGuard<'a, K, S>, &'a KeyedMutex<K, S>
+    KeyedMutexGuard<'a, K, S>, &'a KeyedMutex<K, S>, "the key is unlocked"
 }
+
+exclusive!(KeyedMutexGuard<'a, K, S>);

@@ -7,9 +7,9 @@ use core::mem;
 use core::task::Poll;
 
 use crate::mutex::KeyedMutex;
-use crate::queue::{keep_waker, until_cloned};
-use crate::shards::Locked;
+use crate::shard::Locked;
 use crate::slots::Slots;
+use crate::wake::{keep_waker, until_cloned};
 use crate::watch::{EVERY, Watcher};
 
 /// Takes a watcher that is dropped out of its shard.

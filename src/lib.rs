@@ -69,10 +69,12 @@ mod queue;
 mod run;
 mod shard;
 mod shards;
+mod share;
 mod slots;
 mod sync;
 mod table;
 mod ticket;
+mod wake;
 #[cfg(feature = "idle")]
 mod watch;
 
@@ -81,6 +83,7 @@ mod watch;
 extern crate self as async_mutex_lite;
 #[cfg(test)]
 #[path = "../tests/model.rs"]
+#[allow(clippy::std_instead_of_alloc, clippy::module_inception, reason = "tests have the standard library")]
 mod model;
 
 #[cfg(doctest)]
@@ -88,10 +91,11 @@ mod model;
 struct Readme;
 
 #[cfg(target_has_atomic = "ptr")]
-pub use arc::{KeyedMutexGuardArc, KeyedMutexGuardsArc, TicketArc};
+pub use arc::{KeyedMutexGuardArc, KeyedMutexGuardsArc, KeyedMutexSharedGuardArc, TicketArc};
 pub use guard::KeyedMutexGuard;
 pub use hash::{DefaultHasher, RandomState};
 pub use many::KeyedMutexGuards;
 pub use mutex::KeyedMutex;
 pub use run::Stopped;
+pub use share::KeyedMutexSharedGuard;
 pub use ticket::Ticket;

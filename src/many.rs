@@ -7,6 +7,7 @@ use core::hash::{BuildHasher, Hash};
 use crate::claim::{Acquire, Finds, Holder};
 use crate::hash::RandomState;
 use crate::mutex::KeyedMutex;
+use crate::shard::Plain;
 
 /// Locks the keys in their order, the same for everybody, so that no two can wait for each other.
 pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Holder<M>>
@@ -18,7 +19,7 @@ where
     keys.dedup();
     let mut holders = Vec::with_capacity(keys.len());
     for key in keys {
-        holders.push(Acquire::<_, _, false>::new(mutex.clone(), key, |holder, _| holder).await);
+        holders.push(Acquire::<_, _, Plain>::new(mutex.clone(), key, |holder, _| holder).await);
     }
     holders
 }

@@ -11,6 +11,7 @@ use core::task::Poll;
 use crate::claim::{Acquire, Handle, Holder};
 use crate::guard::KeyedMutexGuard;
 use crate::hash::RandomState;
+use crate::shard::Plain;
 use crate::table::Table;
 
 /// An async mutex by key.
@@ -45,6 +46,11 @@ use crate::table::Table;
 /// A waiter that has been given the key and is not polled any more, nor dropped, holds the queue up, just
 /// as a guard does. That happens to futures kept in a `select!` loop or a `join` whose task does something
 /// else ("futurelock"): poll them, spawn them, or drop them.
+///
+/// # Sharing
+///
+/// [`lock_shared`](Self::lock_shared) locks a key together with others who share it: any number, or at most as many as
+/// [`with_max_shared`](KeyedMutex::with_max_shared) says. Both kinds wait in the one queue, and nobody overtakes.
 ///
 /// # Cancellation
 ///
@@ -104,7 +110,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// Creates a mutex that hashes its keys with the given hasher.
     #[must_use]
     pub const fn with_hasher(hasher: S) -> Self {
-        Self { table: Table::new(hasher) }
+        Self { table: Table::new(u32::MAX, hasher) }
     }
 
     /// Returns how many keys are busy: held or waited for.
@@ -166,7 +172,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// }
     /// ```
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
-        Holder::free(self, key).map(KeyedMutexGuard)
+        Holder::now::<Plain>(self, key).map(KeyedMutexGuard)
     }
 
     /// Locks a key, or gives up as soon as `signal` is ready: a timer, a shutdown, a closed connection.
@@ -277,7 +283,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 
     pub(crate) fn acquire(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
-        Acquire::<_, _, false>::new(self, key, |holder, _| KeyedMutexGuard(holder))
+        Acquire::<_, _, Plain>::new(self, key, |holder, _| KeyedMutexGuard(holder))
     }
 }
 

@@ -8,8 +8,13 @@ use alloc::vec::Vec;
 use core::mem;
 use core::task::{Poll, Waker};
 
+use crate::wake::keep_waker;
+
 /// No node: the end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// The ticket of one that wants to share. (It is never stopped: a stop reaches those below a ticket.)
+pub(crate) const SHARES: u64 = u64::MAX;
 
 /// A slab of at most this many nodes is kept when nobody waits, so that a few that come and go do not allocate.
 const KEPT_NODES: usize = 64;
@@ -31,10 +36,6 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) const EMPTY: Self = Self { head: NONE, tail: NONE };
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head == NONE
-    }
 }
 
 /// The nodes of a shard.
@@ -60,17 +61,18 @@ impl Nodes {
             index = u32::try_from(self.all.len()).ok().filter(|&index| index != NONE).expect("too many wait");
             self.all.push(Node { waker: None, ticket: 0, prev: NONE, next: NONE });
         }
+        let last = mem::replace(&mut list.tail, index);
+        match last {
+            NONE => list.head = index,
+            last => self.node(last).next = index,
+        }
         let node = self.node(index);
         let next_free = mem::replace(&mut node.next, NONE);
-        node.prev = list.tail;
+        node.prev = last;
         node.ticket = ticket;
         mem::forget(node.waker.replace(waker)); // it had none
         self.free = next_free;
         self.used += 1;
-        match mem::replace(&mut list.tail, index) {
-            NONE => list.head = index,
-            last => self.node(last).next = index,
-        }
         index
     }
 
@@ -90,6 +92,10 @@ impl Nodes {
             next => self.node(next).prev = prev,
         }
         waker
+    }
+
+    pub(crate) fn ticket(&mut self, index: u32) -> u64 {
+        self.node(index).ticket
     }
 
     #[inline]
@@ -116,27 +122,5 @@ impl Nodes {
             self.all.shrink_to_fit();
         }
         ticket
-    }
-}
-
-/// Ready if there is no waker any more. Else it becomes that of this poll: `None` if that must be cloned first, which
-/// is for the caller to do, outside the lock. What is left in `spare` is for the caller to drop.
-pub(crate) fn keep_waker(own: Option<&mut Waker>, waker: &Waker, spare: &mut Option<Waker>) -> Option<Poll<()>> {
-    let Some(own) = own else { return Some(Poll::Ready(())) };
-    if !own.will_wake(waker) {
-        mem::swap(own, spare.as_mut()?);
-    }
-    Some(Poll::Pending)
-}
-
-/// Runs `poll`, and once more with a clone of the waker if it asks for one.
-#[inline]
-pub(crate) fn until_cloned<R>(waker: &Waker, mut poll: impl FnMut(&mut Option<Waker>) -> Option<R>) -> R {
-    let mut spare = None;
-    loop {
-        if let Some(polled) = poll(&mut spare) {
-            return polled;
-        }
-        spare = Some(waker.clone());
     }
 }

@@ -6,6 +6,7 @@ use core::hash::{BuildHasher, Hash};
 
 use crate::claim::{Acquire, Handle, Holder};
 use crate::mutex::KeyedMutex;
+use crate::shard::Task;
 
 /// A task was not run: one before it, with the same key, failed or stopped the queue while it waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +57,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub async fn run<T>(&self, key: K, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        let _holder = Acquire::<_, _, true>::new(self, key, unless_stopped).await?;
+        let _holder = Acquire::<_, _, Task>::new(self, key, unless_stopped).await?;
         Ok(task().await)
     }
 
@@ -104,7 +105,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         task: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, Stopped> {
-        let holder = Acquire::<_, _, true>::new(self, key, unless_stopped).await?;
+        let holder = Acquire::<_, _, Task>::new(self, key, unless_stopped).await?;
         Ok(holder.run_or_stop(task).await)
     }
 }

@@ -8,24 +8,8 @@
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 use {alloc::boxed::Box, core::num::NonZero, std::sync::OnceLock};
 
-use crate::shard::Shard;
+use crate::shard::{Locked, Shard};
 use crate::sync::Lock;
-
-/// A shard behind its lock. With `std`, on cache lines of its own, two of them: processors fetch them in pairs.
-#[cfg_attr(all(feature = "std", not(feature = "critical-section")), repr(align(128)))]
-pub(crate) struct Locked<K>(Lock<Shard<K>>);
-
-impl<K> Locked<K> {
-    /// Runs `work` under the lock.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Shard<K>) -> R) -> R {
-        self.0.with(|shard| {
-            let result = work(shard);
-            #[cfg(any(test, loom, fuzzing))]
-            shard.check();
-            result
-        })
-    }
-}
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 pub(crate) struct Shards<K>(OnceLock<Box<[Locked<K>]>>);
@@ -38,13 +22,13 @@ impl<K> Shards<K> {
         Self(OnceLock::new())
     }
 
-    /// The number of shards is a power of two, and a multiplication carries every bit of the hash
-    /// to the top: hashbrown uses the other end, and a user's hasher may be the identity.
+    /// The number of shards is a power of two, and a multiplication carries every bit of the hash to the middle: hashbrown
+    /// uses both ends, and a user's hasher may be the identity.
     #[inline]
-    pub(crate) fn of(&self, hash: u64) -> &Locked<K> {
+    pub(crate) fn of(&self, hash: u32) -> &Locked<K> {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
         let all = self.0.get_or_init(Self::make);
-        let spread = (hash.wrapping_mul(ODD) >> 32) as usize;
+        let spread = (u64::from(hash).wrapping_mul(ODD) >> 32) as usize;
         &all[spread & (all.len() - 1)]
     }
 
@@ -72,7 +56,7 @@ impl<K> Shards<K> {
         Self([Locked(Lock::new(Shard::EMPTY))])
     }
 
-    pub(crate) fn of(&self, _hash: u64) -> &Locked<K> {
+    pub(crate) fn of(&self, _hash: u32) -> &Locked<K> {
         &self.0[0]
     }
 

@@ -20,15 +20,23 @@ const KEPT_BUCKETS: usize = 16;
 /// A larger one shrinks when fewer than one bucket in this many is in use.
 const SPARSE: usize = 8;
 
+/// hashbrown uses both ends of 64 bits where there are 64, else of the lower 32.
+fn wide(hash: u32) -> u64 {
+    let low = u64::from(hash);
+    if cfg!(target_pointer_width = "64") { low << 32 | low } else { low }
+}
+
 /// A busy key: somebody holds it, or has its turn.
 pub(crate) struct Slot<K> {
     pub(crate) key: K,
-    pub(crate) hash: u64,
+    pub(crate) hash: u32,
     /// The ticket of the claim that made the slot: no other slot of the shard ever has it.
     pub(crate) id: u64,
     /// Those that wait.
     pub(crate) queue: List,
     pub(crate) waiting: u32,
+    /// How many are inside and share; 0: one has it for itself.
+    pub(crate) sharers: u32,
     /// How many of those that have not begun a stop would turn away: tasks and tickets, not plain locks.
     pub(crate) stoppable: u32,
     /// Tasks with a ticket below this one are stopped.
@@ -36,8 +44,8 @@ pub(crate) struct Slot<K> {
 }
 
 impl<K> Slot<K> {
-    fn new(hash: u64, id: u64, key: K) -> Self {
-        Self { key, hash, id, queue: List::EMPTY, waiting: 0, stoppable: 0, stopped: 0 }
+    fn new(hash: u32, id: u64, key: K, sharers: u32) -> Self {
+        Self { key, hash, id, queue: List::EMPTY, waiting: 0, sharers, stoppable: 0, stopped: 0 }
     }
 }
 
@@ -55,32 +63,32 @@ impl<K> Slots<K> {
 
     /// Finds a slot by its hash and what `is` says of it. `is` may be a user's `Eq`, and may panic:
     /// nothing has changed then. It is `dyn` so that there is one copy of this for each key type.
-    pub(crate) fn find(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
+    pub(crate) fn find(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
         if ROOMY && self.hot.as_ref().is_some_and(|slot| slot.hash == hash && is(slot)) {
             return self.hot.as_mut();
         }
         self.entry(hash, is).map(OccupiedEntry::into_mut)
     }
 
-    fn entry(&mut self, hash: u64, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<OccupiedEntry<'_, Slot<K>>> {
+    fn entry(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<OccupiedEntry<'_, Slot<K>>> {
         if ROOMY && self.table.is_empty() {
             return None;
         }
-        self.table.find_entry(hash, |slot| slot.hash == hash && is(slot)).ok()
+        self.table.find_entry(wide(hash), |slot| slot.hash == hash && is(slot)).ok()
     }
 
     /// The slot of a claim, which has one.
-    pub(crate) fn of(&mut self, hash: u64, id: u64) -> &mut Slot<K> {
+    pub(crate) fn of(&mut self, hash: u32, id: u64) -> &mut Slot<K> {
         self.find(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot")
     }
 
     /// Makes a slot for a key that has none.
-    pub(crate) fn insert(&mut self, hash: u64, id: u64, key: K) {
+    pub(crate) fn insert(&mut self, hash: u32, id: u64, key: K, sharers: u32) {
         match &mut self.hot {
-            Some(_) if ROOMY => self.spill(hash, id, key),
-            None if ROOMY => self.hot = Some(Slot::new(hash, id, key)),
+            Some(_) if ROOMY => self.spill(Slot::new(hash, id, key, sharers)),
+            None if ROOMY => self.hot = Some(Slot::new(hash, id, key, sharers)),
             _ => {
-                self.table.insert_unique(hash, Slot::new(hash, id, key), |slot| slot.hash);
+                self.table.insert_unique(wide(hash), Slot::new(hash, id, key, sharers), |slot| wide(slot.hash));
             }
         }
     }
@@ -89,21 +97,21 @@ impl<K> Slots<K> {
     /// there once, and is out of the way of those that come and go. Room is made first, so that running out of
     /// memory loses nothing.
     #[inline(never)]
-    fn spill(&mut self, hash: u64, id: u64, key: K) {
-        self.table.reserve(1, |slot| slot.hash);
-        if let Some(slot) = self.hot.replace(Slot::new(hash, id, key)) {
-            self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
+    fn spill(&mut self, newer: Slot<K>) {
+        self.table.reserve(1, |slot| wide(slot.hash));
+        if let Some(slot) = self.hot.replace(newer) {
+            self.table.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
         }
     }
 
-    /// Takes the slot of a claim if it is the hot one, and nobody waits.
+    /// Takes the slot of a claim if it is the hot one, and nobody else is inside or waits.
     #[inline]
     pub(crate) fn take_hot(&mut self, id: u64) -> Option<Slot<K>> {
-        if ROOMY { self.hot.take_if(|slot| slot.id == id && slot.queue.is_empty()) } else { None }
+        if ROOMY { self.hot.take_if(|slot| slot.id == id && slot.waiting == 0 && slot.sharers < 2) } else { None }
     }
 
     /// Takes the slot of a claim.
-    pub(crate) fn take(&mut self, hash: u64, id: u64) -> Slot<K> {
+    pub(crate) fn take(&mut self, hash: u32, id: u64) -> Slot<K> {
         if let Some(slot) = self.take_hot(id) {
             return slot;
         }
@@ -125,9 +133,9 @@ impl<K> Slots<K> {
             self.table = HashTable::new();
         } else if ROOMY {
             let mut smaller = HashTable::new();
-            if smaller.try_reserve(2 * len, |slot: &Slot<K>| slot.hash).is_ok() {
+            if smaller.try_reserve(2 * len, |slot: &Slot<K>| wide(slot.hash)).is_ok() {
                 for slot in mem::replace(&mut self.table, smaller) {
-                    self.table.insert_unique(slot.hash, slot, |slot| slot.hash);
+                    self.table.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
                 }
             }
         }

@@ -17,20 +17,26 @@
 //! | --- | --- | --- |
 //! | free | no slot | nothing |
 //! | held | a slot, and a [`Holder`](crate::claim::Holder) | its `Drop`: [`Shard::unlock`] |
+//! | shared | a slot with so many `sharers`, and a `Holder` for each | their `Drop`: `unlock`, which finds [`share`](crate::share) |
 //! | handed over | a slot, and a node in no list, without a waker: it has its turn | its waiter: poll it, or drop it, which is [`Shard::leave`] |
 //! | waited for, besides | a node in the slot's list for each waiter, with the waker of its last poll | whoever has the key: the turn |
 //! | being forgotten | no slot any more; its `K` is with the thread that unlocked it | that thread: drop it, outside the lock |
 //!
 //! # Invariants
 //!
-//! 1. A slot's `waiting` is the length of its list. One claim of its key is not in that list: it holds the key, or has
-//!    its turn. *Kept by* `Shard::claim`, `pass`, `leave`; *checked by* `Shard::check`, `tests/memory.rs`.
+//! 1. A slot's `waiting` is the length of its list. One claim of its key is not in that list, or `sharers` are if that
+//!    is more: they hold the key, or have their turn. *Kept by* `Shard::claim`, `pass`, `leave`; *checked by*
+//!    `Shard::check`, `tests/memory.rs`.
 //! 2. A key has at most one slot, and no two slots share an id: looking for a slot and making it are one critical
-//!    section. *Kept by* `claim` and [`Table::claim_free`]; *checked by* `Shard::check`, `tests/model.rs`, loom.
+//!    section. *Kept by* `Shard::claim` and `claim_now`; *checked by* `Shard::check`, `tests/model.rs`, loom.
 //! 3. A node is in one list and has a waker, or is in none and has none: it has its turn, or is free. Its owner alone
 //!    frees it. *Kept by* [`Nodes`](crate::queue::Nodes); *checked by* `Shard::check`, `tests/cancel.rs`.
 //! 4. Tasks with a ticket below `stopped` are turned away; `stoppable` counts the tasks and tickets not below it that
 //!    have waited and not begun. *Kept by* `claim`, `begin`, `leave`, [`Shard::stop`]; *checked by* `tests/stop.rs`.
+//!
+//! 5. At most `max` share a key. When nobody is at work on it, the first in the queue is one who may not be inside with
+//!    those who are: every way out of a key or of its queue looks at the head again. *Kept by*
+//!    [`share`](crate::share); *checked by* `Shard::check`, `tests/shared.rs`, `tests/model.rs`.
 //!
 //! `Shard::check` runs after every critical section in our own tests, under loom and in the fuzzer.
 //!
@@ -45,8 +51,10 @@
 //!
 //! A node has a waker from the moment it is in a list, and that of the last poll from then on. Giving it the turn and
 //! taking that waker is one step, under the lock; whoever took it wakes it. So a waiter that finds no turn has left a
-//! waker that will be woken, and one whose waker has been taken finds its turn. A waker that is replaced must be
-//! cloned, which is the user's code: the poll leaves the lock, clones, and looks again ([`until_cloned`](crate::queue::until_cloned)).
+//! waker that will be woken, and one whose waker has been taken finds its turn. Of several sharers each is let in by
+//! such a step of its own; whoever does it goes on until it finds one who may not be inside, or finds the slot gone, also
+//! when a waker panics ([`wake_each`](crate::wake::wake_each)). A waker that is replaced must be
+//! cloned, which is the user's code: the poll leaves the lock, clones, and looks again ([`until_cloned`](crate::wake::until_cloned)).
 //!
 //! # Cancellation
 //!
@@ -82,78 +90,69 @@
 //!   quarter of the first's WASM, not a half; but the first took a third more, and two types together the same.
 //! - *One look-up for free and busy keys alike, in place of a short cut and a long way.* The waker would have to be
 //!   cloned before it is known to be needed: two atomic operations for each free key.
+//! - *A kind in each claim, and wakers collected in a `Vec`.* The exclusive paths then cost a fifth to a half more. So
+//!   the kind is known where the code is compiled, a slot says whether it is shared, and what sharing adds is found by a
+//!   pointer that only those who share leave behind.
 //! - *Unlocking by remembered bucket.* Fewer instructions, but a table that moves entries must then tell their
 //!   guards, or check.
 
 use core::hash::{BuildHasher, Hash};
-#[cfg(feature = "idle")]
-use core::{mem, task::Waker};
 
-use crate::shard::{Left, Place, Shard};
+use crate::shard::{Kind, Place, Shard};
 use crate::shards::Shards;
 
 /// What a mutex is made of.
 pub(crate) struct Table<K, S> {
     pub(crate) shards: Shards<K>,
     pub(crate) hasher: S,
+    /// How many may share a key.
+    pub(crate) max: u32,
 }
 
 impl<K, S> Table<K, S> {
-    pub(crate) const fn new(hasher: S) -> Self {
-        Self { shards: Shards::new(), hasher }
+    pub(crate) const fn new(max: u32, hasher: S) -> Self {
+        Self { shards: Shards::new(), hasher, max }
     }
 
     /// Runs `work` on the shard of `hash`, under its lock.
     #[inline]
-    pub(crate) fn with<R>(&self, hash: u64, work: impl FnOnce(&mut Shard<K>) -> R) -> R {
+    pub(crate) fn with<R>(&self, hash: u32, work: impl FnOnce(&mut Shard<K>) -> R) -> R {
         self.shards.of(hash).with(work)
     }
 
-    /// Claims a key if it is free. Returns the id of its slot, or the key if it is busy.
+    /// Claims a key if it can be had at once. Returns the id of its slot, or the key.
     #[inline]
-    pub(crate) fn claim_free(&self, hash: u64, key: K) -> Result<u64, K>
+    pub(crate) fn claim_now<T: Kind<K>>(&self, hash: u32, key: K) -> Result<u64, K>
     where
         K: Eq,
     {
         // Out here, so that the closure does not move it, and that it is dropped outside the lock.
         let mut key = Some(key);
-        let id = self.with(hash, |shard| {
-            let wanted = key.as_ref().expect("the key is still there");
-            let busy = shard.slots.find(hash, &mut |slot| slot.key == *wanted).is_some();
-            if busy { None } else { Some(shard.open(hash, &mut key)) }
-        });
+        let id = self.with(hash, |shard| shard.claim_now::<T>(hash, &mut key, self.max));
         id.ok_or_else(|| key.expect("the shard took no key"))
     }
 
     /// Unlocks a key.
     #[inline]
-    pub(crate) fn unlock(&self, hash: u64, id: u64) {
-        self.settle(hash, self.with(hash, |shard| shard.unlock(hash, id)));
+    pub(crate) fn unlock(&self, hash: u32, id: u64) {
+        let shard = self.shards.of(hash);
+        shard.with(|shard| shard.unlock(hash, id)).settle(shard, hash, id);
     }
 
     /// Gives up a claim that is not a holder yet.
     #[inline(never)]
-    pub(crate) fn leave<const TASK: bool>(&self, place: Place) {
-        self.settle(place.hash, self.with(place.hash, |shard| shard.leave::<TASK>(place)));
+    pub(crate) fn leave<T: Kind<K>>(&self, place: Place) {
+        let shard = self.shards.of(place.hash);
+        shard.with(|shard| shard.leave::<T>(place)).settle(shard, place.hash, place.id);
     }
 
-    /// Wakers and `K::drop` are the user's: they run outside the lock, and after everything is in order.
-    #[inline]
-    fn settle(&self, _hash: u64, left: Left<K>) {
-        match left {
-            Left::Key(key) => drop(key),
-            Left::Next(waker) => waker.wake(),
-            Left::Own(waker) => drop(waker),
-            #[cfg(feature = "idle")]
-            Left::Watched(_key) => wake_each(&mut || self.with(_hash, Shard::told)),
-        }
-    }
-
-    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u64
+    /// Half as many bits as a hash has are enough, since keys are compared.
+    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32
     where
         S: BuildHasher,
     {
-        self.hasher.hash_one(key)
+        let hash = self.hasher.hash_one(key);
+        (hash ^ hash >> 32) as u32
     }
 
     /// How many keys are busy, one shard after another.
@@ -167,27 +166,5 @@ impl<K, S> Table<K, S> {
     /// How many tickets have been drawn, one shard after another, if none has a busy key.
     pub(crate) fn quiet(&self) -> Option<u64> {
         self.shards.iter().map(|shard| shard.with(|shard| (shard.slots.len() == 0).then_some(shard.next))).sum()
-    }
-}
-
-/// Wakes one after another, each outside the lock that `next` takes. If one panics, the others are woken while that
-/// unwinds. (Without `std`, if another does, too, the program is aborted.)
-#[cfg(feature = "idle")]
-fn wake_each(next: &mut dyn FnMut() -> Option<Waker>) {
-    struct Rest<'a>(&'a mut dyn FnMut() -> Option<Waker>);
-
-    impl Drop for Rest<'_> {
-        fn drop(&mut self) {
-            #[cfg(feature = "std")] // one more panic while the first unwinds would abort
-            mem::forget(std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| wake_each(self.0))));
-            #[cfg(not(feature = "std"))]
-            wake_each(self.0);
-        }
-    }
-
-    while let Some(waker) = next() {
-        let rest = Rest(next);
-        waker.wake();
-        mem::forget(rest);
     }
 }

@@ -11,9 +11,10 @@ use crate::guard::KeyedMutexGuard;
 use crate::hash::RandomState;
 use crate::mutex::KeyedMutex;
 use crate::run::{Stopped, unless_stopped};
+use crate::shard::Task;
 
 /// Takes a place, if `admit` says so. It gets its waker when it is polled.
-pub(crate) fn join<M: Finds>(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Waiter<M, true>> {
+pub(crate) fn join<M: Finds>(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Waiter<M, Task>> {
     let hash = mutex.table().hash(&key);
     Waiter::join(mutex, hash, key, Waker::noop().clone(), admit)
 }
@@ -23,7 +24,7 @@ macro_rules! ticket {
     ($(#[$doc:meta])* $Ticket:ident <$($a:lifetime,)? K, S>, $handle:ty => $Guard:ident) => {
         $(#[$doc])*
         #[must_use = "a ticket that is dropped gives up its place in the queue"]
-        pub struct $Ticket<$($a,)? K, S = RandomState>(pub(crate) Waiter<$handle, true>);
+        pub struct $Ticket<$($a,)? K, S = RandomState>(pub(crate) Waiter<$handle, $crate::shard::Task>);
 
         impl<$($a,)? K, S> $Ticket<$($a,)? K, S> {
             /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run`] does.

@@ -13,6 +13,9 @@ mod cache;
 #[allow(dead_code)] // `main`
 #[path = "../examples/checkout.rs"]
 mod checkout;
+#[allow(dead_code)] // `main`
+#[path = "../examples/limit.rs"]
+mod limit;
 #[path = "../examples/ordered.rs"]
 mod ordered;
 #[path = "../examples/stop.rs"]
@@ -138,4 +141,9 @@ fn tickets_keep_the_order_of_arrival() {
     assert_eq!(ordered::inversions(true, 1), 0);
     assert_eq!(ordered::inversions(true, 4), 0);
     assert_eq!(ordered::main(), ExitCode::SUCCESS);
+}
+
+#[test]
+fn no_more_requests_reach_a_host_at_once_than_it_answers() {
+    assert!(limit::send_all(true).unwrap().iter().all(|request| request.served));
 }

@@ -419,6 +419,104 @@ fn all_idle_is_not_fooled_by_one_who_moves_from_key_to_key() {
     });
 }
 
+/// One that has a share looks at the cell twice: nobody may have entered it in between.
+fn look(world: &World) {
+    let before = world.cell.entries();
+    thread::yield_now();
+    assert_eq!(world.cell.entries(), before, "somebody entered while the key was shared");
+}
+
+#[test]
+fn two_who_share_and_one_who_does_not() {
+    check(Some(4), |world| {
+        let share = |world: &World| {
+            let share = block_on(world.mutex.lock_shared(1));
+            look(world);
+            drop(share);
+        };
+        let others = [world.spawn(share), world.spawn(World::visit)];
+        share(world);
+        join(others);
+        1
+    });
+}
+
+#[test]
+fn a_writer_that_leaves_lets_those_behind_it_in() {
+    check(Some(3), |world| {
+        let share = world.mutex.try_lock_shared(1).expect("nobody else is there yet");
+        let writer = world.waiting();
+        let mut reader = pin!(world.mutex.lock_shared_arc(1));
+        assert!(poll(reader.as_mut()).is_pending());
+        let inner = world.clone();
+        let another = async move { drop(inner.mutex.lock_shared_arc(1).await) };
+        let others = [world.spawn(move |_| drop(writer)), world.spawn(move |_| block_on(another))];
+        // The first share is kept until this one has come.
+        drop(block_on(reader));
+        drop(share);
+        join(others);
+        0
+    });
+}
+
+#[test]
+fn a_batch_is_let_in_against_a_newcomer_and_one_who_gives_up() {
+    check(Some(4), |world| {
+        let guard = world.held();
+        let mut first = Box::pin(world.mutex.lock_shared_arc(1));
+        let mut second = Box::pin(world.mutex.lock_shared_arc(1));
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        let others = [world.spawn(move |_| drop(first)), world.spawn(World::visit)];
+        drop(guard);
+        let share = block_on(second);
+        look(world);
+        drop(share);
+        join(others);
+        1
+    });
+}
+
+#[test]
+fn a_downgrade_lets_in_those_who_share_and_nobody_else() {
+    check(Some(4), |world| {
+        let guard = world.held();
+        let reader = world.spawn(|world| {
+            let share = block_on(world.mutex.lock_shared(1));
+            look(world);
+            drop(share);
+        });
+        let writer = world.spawn(World::visit);
+        world.cell.enter();
+        let share = guard.downgrade();
+        look(world);
+        drop(share);
+        join([reader, writer]);
+        2
+    });
+}
+
+#[test]
+fn a_limit_of_two_is_kept_by_three() {
+    check(Some(3), |world| {
+        let mutex: Arc<Mutex> = Arc::new(KeyedMutex::with_max_shared_and_hasher(2, Fixed::default()));
+        let inside = LoomArc::new(AtomicUsize::new(0));
+        let visit = move |mutex: &Mutex, inside: &AtomicUsize| {
+            let share = block_on(mutex.lock_shared(1));
+            assert!(inside.fetch_add(1, Relaxed) < 2, "three are inside");
+            inside.fetch_sub(1, Relaxed);
+            drop(share);
+        };
+        let others = [(); 2].map(|()| {
+            let (mutex, inside) = (mutex.clone(), inside.clone());
+            world.spawn(move |_| visit(&mutex, &inside))
+        });
+        visit(&mutex, &inside);
+        join(others);
+        assert!(mutex.is_empty());
+        0
+    });
+}
+
 #[test]
 fn two_keys_of_one_shard_do_not_meet() {
     check(None, |world| {
@@ -677,11 +775,16 @@ enum Step {
     DropTicket,
     Idle,
     AllIdle,
+    Share,
+    TryShare,
+    Downgrade,
+    /// Polled once, then dropped.
+    GiveUpShare,
     /// Lets the others go first.
     Yield,
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 20] = [
     Step::Lock,
     Step::Lock,
     Step::TryLock,
@@ -696,6 +799,11 @@ const STEPS: [Step; 15] = [
     Step::DropTicket,
     Step::Idle,
     Step::AllIdle,
+    Step::Share,
+    Step::Share,
+    Step::TryShare,
+    Step::Downgrade,
+    Step::GiveUpShare,
     Step::Yield,
 ];
 
@@ -711,6 +819,14 @@ impl Pair {
     fn enter(&self, key: u8) {
         self.cells[usize::from(key)].enter();
         self.entries[usize::from(key)].fetch_add(1, Relaxed);
+    }
+
+    /// Twice: nobody may have entered in between.
+    fn look(&self, key: u8) {
+        let cell = &self.cells[usize::from(key)];
+        let before = cell.entries();
+        thread::yield_now();
+        assert_eq!(cell.entries(), before, "somebody entered while the key was shared");
     }
 
     fn step(&self, step: Step, key: u8) {
@@ -763,6 +879,27 @@ impl Pair {
                     self.enter(key);
                 }
             }
+            Step::Share => {
+                let _share = block_on(self.mutex.lock_shared(key));
+                self.look(key);
+            }
+            Step::TryShare => {
+                if let Some(_share) = self.mutex.try_lock_shared(key) {
+                    self.look(key);
+                }
+            }
+            Step::Downgrade => {
+                let guard = block_on(self.mutex.lock(key));
+                self.enter(key);
+                let _share = guard.downgrade();
+                self.look(key);
+            }
+            Step::GiveUpShare => {
+                let mut share = pin!(self.mutex.lock_shared(key));
+                if let Poll::Ready(_share) = poll(share.as_mut()) {
+                    self.look(key);
+                }
+            }
             Step::Idle => block_on(self.mutex.idle(&key)),
             Step::AllIdle => block_on(self.mutex.all_idle()),
             Step::DropTicket => drop(self.mutex.ticket(key)),
@@ -787,11 +924,12 @@ fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
             (0..random.usize(1..=3)).map(|_| (STEPS[random.usize(..STEPS.len())], random.u8(..2))).collect()
         };
         let program: [_; THREADS] = std::array::from_fn(|_| steps());
+        let max = [1, 2, u32::MAX][random.usize(..3)];
         // Only a failure is of interest, and then the program is.
         let report = Report(format!("LOOM_SEED={seed} LOOM_PROGRAMS=1: {program:?}"));
         schedules += explore(Some(3), Some(SCHEDULES), move || {
-            let pair =
-                Pair { mutex: Arc::default(), cells: [(); 2].map(|()| Cell::default()), entries: Default::default() };
+            let mutex = Arc::new(KeyedMutex::with_max_shared_and_hasher(max, Fixed::default()));
+            let pair = Pair { mutex, cells: [(); 2].map(|()| Cell::default()), entries: Default::default() };
             let [mine, others @ ..] = &program;
             let threads = others.clone().map(|steps| {
                 let pair = pair.clone();

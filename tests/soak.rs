@@ -17,10 +17,11 @@ use futures_lite::future::{or, yield_now};
 mod model;
 
 use model::driver::{OneForAll, run};
+use model::script::Max;
 
 const KEYS: usize = 7;
 
-/// Locked keys and, for each, a cell that must be free when it is entered.
+/// Locked keys and, for each, a cell that must be free when it is entered, or hold only those who share.
 #[derive(Default)]
 struct World {
     mutex: KeyedMutex<usize>,
@@ -28,20 +29,29 @@ struct World {
     done: AtomicU64,
 }
 
+/// What one who has a key for itself adds to its cell; one who shares it adds 1.
+const ALL: u32 = 1 << 16;
+
 /// Leaves the cell also if the task is dropped while it is inside.
-struct Inside<'a>(&'a AtomicU32);
+struct Inside<'a>(&'a AtomicU32, u32);
 
 impl World {
     fn enter(&self, key: usize) -> Inside<'_> {
         let cell = &self.inside[key];
-        assert_eq!(cell.swap(1, Relaxed), 0, "two are inside");
-        Inside(cell)
+        assert_eq!(cell.fetch_add(ALL, Relaxed), 0, "two are inside");
+        Inside(cell, ALL)
+    }
+
+    fn share(&self, key: usize) -> Inside<'_> {
+        let cell = &self.inside[key];
+        assert!(cell.fetch_add(1, Relaxed) < ALL, "it is shared, and somebody has it for itself");
+        Inside(cell, 1)
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        assert_eq!(self.0.swap(0, Relaxed), 1, "two are inside");
+        self.0.fetch_sub(self.1, Relaxed);
     }
 }
 
@@ -64,7 +74,7 @@ async fn step(world: &World) {
         drop(inside);
         if fastrand::u8(..8) == 0 { Err(()) } else { Ok(()) }
     };
-    match fastrand::u8(..12) {
+    match fastrand::u8(..16) {
         0 | 1 => {
             let _guard = mutex.lock(key).await;
             let _ = work().await;
@@ -110,6 +120,30 @@ async fn step(world: &World) {
                 drop((world.enter(key), (other != key).then(|| world.enter(other))));
             }
         }
+        11 | 12 => {
+            let _share = mutex.lock_shared(key).await;
+            let inside = world.share(key);
+            yield_now().await;
+            drop(inside);
+        }
+        13 => {
+            if let Some(_share) = or(a_while(), async { Some(mutex.lock_shared(key).await) }).await {
+                drop(world.share(key));
+            }
+        }
+        14 => {
+            let guard = mutex.lock(key).await;
+            drop(world.enter(key));
+            let _share = guard.downgrade();
+            let inside = world.share(key);
+            yield_now().await;
+            drop(inside);
+            or(a_while(), async {
+                mutex.idle(&key).await;
+                None::<()>
+            })
+            .await;
+        }
         _ => {
             if let Ok(_guard) = mutex.lock_unless(key, a_while::<()>()).await {
                 drop(world.enter(key));
@@ -139,7 +173,9 @@ fn scripts(until: &dyn Fn() -> bool) -> u64 {
         bytes.fill_with(|| fastrand::u8(..));
         let mut bytes = arbitrary::Unstructured::new(&bytes);
         let ops = (0..60).map_while(|_| arbitrary::Arbitrary::arbitrary(&mut bytes).ok());
-        let script = model::script::Script { ops: ops.collect() };
+        let ops = ops.collect();
+        let max = [Max::One, Max::Two, Max::NoLimit][fastrand::usize(..3)];
+        let script = model::script::Script { max, ops };
         let outcome = if fastrand::bool() { run::<RandomState>(&script) } else { run::<OneForAll>(&script) };
         if let Err(difference) = outcome {
             panic!("{difference}");

@@ -3,7 +3,7 @@
 
 use alloc::collections::BTreeSet;
 
-use crate::queue::{List, Nodes};
+use crate::queue::{List, NONE, Nodes};
 use crate::shard::Shard;
 
 impl<K> Shard<K> {
@@ -13,6 +13,7 @@ impl<K> Shard<K> {
         for slot in self.slots.hot.iter().chain(self.slots.table.iter()) {
             let queued = self.nodes.check_list(&slot.queue);
             assert_eq!(slot.waiting as usize, queued, "1: the queue is not as long as it says");
+            assert!(slot.sharers < 2 || self.max >= slot.sharers, "5: more inside than there may be");
             assert!(slot.stoppable as usize <= queued + 1, "4: more to stop than there are");
             assert!(slot.id < self.next && slot.stopped <= self.next, "4: a ticket from the future");
             assert!(ids.insert(slot.id), "2: two slots share an id");
@@ -26,7 +27,7 @@ impl Nodes {
     /// Returns how many are in it.
     fn check_list(&self, list: &List) -> usize {
         let mut count = 0;
-        let (mut before, mut at) = (crate::queue::NONE, list.head);
+        let (mut before, mut at) = (NONE, list.head);
         while let Some(node) = self.all.get(at as usize) {
             assert!(node.waker.is_some(), "3: one in a list does not wait");
             assert_eq!(node.prev, before, "3: a list is not linked both ways");

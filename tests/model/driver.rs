@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use async_mutex_lite::{
-    KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc, Stopped, Ticket, TicketArc,
+    KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc, KeyedMutexSharedGuard,
+    KeyedMutexSharedGuardArc, Stopped, Ticket, TicketArc,
 };
 
 use super::reference::{Id, Polled, Reference};
@@ -136,21 +137,31 @@ enum Output<'a, S> {
     Tasked(Tasked),
 }
 
-/// Held, to be dropped; some are to be stopped as well.
+/// Held, to be dropped; some are to be stopped or downgraded as well.
+#[allow(dead_code)]
 enum Held<'a, S> {
     Guard(KeyedMutexGuard<'a, Key, S>),
     GuardArc(KeyedMutexGuardArc<Key, S>),
+    Shared(KeyedMutexSharedGuard<'a, Key, S>),
+    SharedArc(KeyedMutexSharedGuardArc<Key, S>),
     Guards(KeyedMutexGuards<'a, Key, S>),
     GuardsArc(KeyedMutexGuardsArc<Key, S>),
 }
 
 impl<S> Held<'_, S> {
+    fn downgrade(self) -> Self {
+        match self {
+            Self::Guard(guard) => Self::Shared(guard.downgrade()),
+            Self::GuardArc(guard) => Self::SharedArc(guard.downgrade()),
+            _ => unreachable!("cannot be downgraded"),
+        }
+    }
+
     fn stop(self) {
         match self {
             Self::Guard(guard) => guard.stop(),
             Self::GuardArc(guard) => guard.stop(),
-            Self::Guards(guards) => unreachable!("cannot be stopped: {guards:?}"),
-            Self::GuardsArc(guards) => unreachable!("cannot be stopped: {guards:?}"),
+            _ => unreachable!("cannot be stopped"),
         }
     }
 }
@@ -200,12 +211,13 @@ struct Driver<'a, S> {
 
 /// Carries out a script, then drops what is left. `Err` tells what happened, step by step.
 pub(crate) fn run<S: BuildHasher + Default>(script: &Script) -> Result<(), String> {
-    let mutex = Arc::new(Mutex::<S>::with_hasher(S::default()));
+    let max = script.max.number();
+    let mutex = Arc::new(Mutex::<S>::with_max_shared_and_hasher(max, S::default()));
     let mut driver = Driver {
         mutex: &mutex,
         alive: Arc::default(),
         actors: Vec::new(),
-        reference: Reference::default(),
+        reference: Reference::new(max),
         late: Rc::default(),
         trace: String::new(),
     };
@@ -298,6 +310,17 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 }
                 Ok(())
             }
+            Op::Downgrade(which) => {
+                if let Some(id) = pick(self.reference.guards(), which) {
+                    self.note(|| format!("#{id}: guard.downgrade()"));
+                    self.reference.downgrade(id);
+                    self.actors[id].thing = match self.take(id) {
+                        Thing::Held(held) => Thing::Held(held.downgrade()),
+                        _ => return Err(format!("#{id} is not a guard")),
+                    };
+                }
+                Ok(())
+            }
             Op::StopKey(key) => {
                 self.note(|| format!("stop({key:?})"));
                 same(|| "stopped".into(), self.reference.stop(key), self.mutex.stop(&key))
@@ -385,7 +408,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 });
             }
             Start::TryLock(name, by) => {
-                let expected = self.reference.try_lock(name);
+                let expected = self.reference.try_lock(name, false);
                 let key = self.key(name);
                 let found = match by {
                     By::Ref => mutex.try_lock(key).map(Held::Guard),
@@ -395,12 +418,31 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.add(found.map_or(Thing::Gone, Thing::Held));
                 return same(|| "try_lock got the key".into(), expected, got);
             }
+            Start::LockShared(name, by) => {
+                self.reference.lock_shared(name);
+                let key = self.key(name);
+                self.add(match by {
+                    By::Ref => held(mutex.lock_shared(key), Held::Shared),
+                    By::Arc => held(mutex.lock_shared_arc(key), Held::SharedArc),
+                });
+            }
+            Start::TryLockShared(name, by) => {
+                let expected = self.reference.try_lock(name, true);
+                let key = self.key(name);
+                let found = match by {
+                    By::Ref => mutex.try_lock_shared(key).map(Held::Shared),
+                    By::Arc => mutex.try_lock_shared_arc(key).map(Held::SharedArc),
+                };
+                let got = found.is_some();
+                self.add(found.map_or(Thing::Gone, Thing::Held));
+                return same(|| "try_lock_shared got a share".into(), expected, got);
+            }
             Start::LockBlocking(name, _) if self.reference.is_locked(name) => {
                 self.reference.nothing();
                 self.add(Thing::Gone);
             }
             Start::LockBlocking(name, by) => {
-                self.reference.try_lock(name);
+                self.reference.try_lock(name, false);
                 let key = self.key(name);
                 #[cfg(feature = "std")]
                 let held = match by {
@@ -466,7 +508,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.add(Thing::Gone);
             }
             Start::TryLockFor(name) => {
-                let expected = self.reference.try_lock(name);
+                let expected = self.reference.try_lock(name, false);
                 let key = self.key(name);
                 #[cfg(feature = "std")]
                 let found = mutex.try_lock_for(key, core::time::Duration::ZERO);

@@ -20,9 +20,11 @@ pub(crate) enum Polled {
     Panicked,
 }
 
-/// Who holds a key or waits for it. The first in the queue has the key.
+/// Who holds a key, shares it, or waits for it.
 struct Member {
     id: Id,
+    /// It wants to share.
+    shares: bool,
     /// A task or a ticket that waits, or has waited and has not begun: a stop turns it away.
     stoppable: bool,
     stopped: bool,
@@ -30,11 +32,19 @@ struct Member {
     waker: Option<Spare>,
 }
 
+/// A busy key: those who are inside, of whom there is one unless they share, and those who wait.
+#[derive(Default)]
+struct Busy {
+    inside: Vec<Member>,
+    waiting: VecDeque<Member>,
+}
+
 #[derive(Clone, PartialEq)]
 enum State {
     Gone,
     Lock {
         key: Name,
+        shares: bool,
         /// For `lock_unless`: whether its signal is ready.
         signal: Option<bool>,
     },
@@ -54,6 +64,7 @@ enum State {
     },
     Guard {
         key: Name,
+        shares: bool,
     },
     Guards,
     /// Watches a key.
@@ -71,16 +82,23 @@ struct Actor {
     wakes: [usize; 2],
 }
 
-#[derive(Default)]
 pub(crate) struct Reference {
-    queues: BTreeMap<Name, VecDeque<Member>>,
+    busy: BTreeMap<Name, Busy>,
     actors: Vec<Actor>,
+    /// How many may share a key.
+    max: usize,
+}
+
+impl Reference {
+    pub(crate) fn new(max: u32) -> Self {
+        Self { busy: BTreeMap::new(), actors: Vec::new(), max: max as usize }
+    }
 }
 
 /// What can be asked.
 impl Reference {
     pub(crate) fn members(&self, key: Name) -> usize {
-        self.queues.get(&key).map_or(0, VecDeque::len)
+        self.busy.get(&key).map_or(0, |busy| busy.inside.len() + busy.waiting.len())
     }
 
     pub(crate) fn is_locked(&self, key: Name) -> bool {
@@ -88,11 +106,11 @@ impl Reference {
     }
 
     pub(crate) fn waiting(&self, key: Name) -> usize {
-        self.members(key).saturating_sub(1)
+        self.busy.get(&key).map_or(0, |busy| busy.waiting.len())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.queues.len()
+        self.busy.len()
     }
 
     pub(crate) fn calls(&self, id: Id) -> usize {
@@ -123,8 +141,9 @@ impl Reference {
         self.those(|state| !matches!(state, State::Gone | State::Guard { .. } | State::Guards))
     }
 
+    /// Those of which one can make something else: they have a key for themselves.
     pub(crate) fn guards(&self) -> Vec<Id> {
-        self.those(|state| matches!(state, State::Guard { .. }))
+        self.those(|state| matches!(state, State::Guard { shares: false, .. }))
     }
 
     pub(crate) fn tickets(&self) -> Vec<Id> {
@@ -134,7 +153,7 @@ impl Reference {
     /// Of a ticket or a guard.
     pub(crate) fn key_of(&self, id: Id) -> Option<Name> {
         match self.actors[id].state {
-            State::Ticket { key } | State::Guard { key } => Some(key),
+            State::Ticket { key } | State::Guard { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -160,7 +179,11 @@ impl Reference {
     }
 
     pub(crate) fn lock(&mut self, key: Name, unless: bool) {
-        self.add(State::Lock { key, signal: unless.then_some(false) });
+        self.add(State::Lock { key, shares: false, signal: unless.then_some(false) });
+    }
+
+    pub(crate) fn lock_shared(&mut self, key: Name) {
+        self.add(State::Lock { key, shares: true, signal: None });
     }
 
     pub(crate) fn lock_many(&mut self, keys: &[Name]) {
@@ -172,14 +195,15 @@ impl Reference {
     }
 
     /// Returns whether it got the key.
-    pub(crate) fn try_lock(&mut self, key: Name) -> bool {
-        if self.is_locked(key) {
+    pub(crate) fn try_lock(&mut self, key: Name, shares: bool) -> bool {
+        let may = self.busy.get(&key).is_none_or(|busy| self.may_join(busy, shares));
+        if may {
+            let id = self.add(State::Guard { key, shares });
+            self.join(key, id, false, shares);
+        } else {
             self.nothing();
-            return false;
         }
-        let id = self.add(State::Guard { key });
-        self.join(key, id, false);
-        true
+        may
     }
 
     /// Returns whether it was admitted.
@@ -195,7 +219,7 @@ impl Reference {
 
     pub(crate) fn ticket(&mut self, key: Name) {
         let id = self.add(State::Ticket { key });
-        self.join(key, id, true);
+        self.join(key, id, true, false);
         // It has no key of its own, and it is in the queue.
         self.actors[id].polled = true;
     }
@@ -206,7 +230,7 @@ impl Reference {
 
     /// It has the key, and runs the task when it is polled.
     pub(crate) fn run_guard(&mut self, id: Id, task: Task) {
-        if let State::Guard { key } = self.actors[id].state {
+        if let State::Guard { key, .. } = self.actors[id].state {
             self.actors[id].state = State::Task { key, task, running: None };
             self.actors[id].polled = true; // it has no key of its own
         }
@@ -227,7 +251,8 @@ impl Reference {
     /// Returns how many it stopped.
     pub(crate) fn stop(&mut self, key: Name) -> usize {
         let mut count = 0;
-        for member in self.queues.get_mut(&key).into_iter().flatten() {
+        let members = self.busy.get_mut(&key).map(|busy| busy.inside.iter_mut().chain(&mut busy.waiting));
+        for member in members.into_iter().flatten() {
             if member.stoppable && !member.stopped {
                 member.stopped = true;
                 count += 1;
@@ -237,9 +262,18 @@ impl Reference {
     }
 
     pub(crate) fn stop_guard(&mut self, id: Id) {
-        if let State::Guard { key } = self.actors[id].state {
+        if let State::Guard { key, .. } = self.actors[id].state {
             self.stop(key);
             self.drop(id);
+        }
+    }
+
+    pub(crate) fn downgrade(&mut self, id: Id) {
+        if let State::Guard { key, shares } = &mut self.actors[id].state {
+            *shares = true;
+            let key = *key;
+            self.busy.get_mut(&key).expect("it has it").inside[0].shares = true;
+            self.advance(key);
         }
     }
 
@@ -257,9 +291,9 @@ impl Reference {
         let polled_before = std::mem::replace(&mut self.actors[id].polled, true);
         match self.actors[id].state.clone() {
             State::Gone | State::Guard { .. } | State::Guards => unreachable!("not pollable"),
-            State::Lock { key, signal } => {
-                if self.reach(key, id, false, waker) {
-                    self.actors[id].state = State::Guard { key };
+            State::Lock { key, shares, signal } => {
+                if self.reach(key, id, false, shares, waker) {
+                    self.actors[id].state = State::Guard { key, shares };
                     Polled::Guard
                 } else if signal == Some(true) {
                     self.drop(id);
@@ -269,13 +303,13 @@ impl Reference {
                 }
             }
             State::Ticket { key } => {
-                if !self.reach(key, id, true, waker) {
+                if !self.reach(key, id, true, false, waker) {
                     Polled::Pending
-                } else if self.queues[&key][0].stopped {
+                } else if self.busy[&key].inside[0].stopped {
                     self.drop(id);
                     Polled::Stopped
                 } else {
-                    self.actors[id].state = State::Guard { key };
+                    self.actors[id].state = State::Guard { key, shares: false };
                     Polled::Guard
                 }
             }
@@ -294,7 +328,7 @@ impl Reference {
                     keys.sort();
                     keys.dedup();
                 }
-                while has < keys.len() && self.reach(keys[has], id, false, waker) {
+                while has < keys.len() && self.reach(keys[has], id, false, false, waker) {
                     has += 1;
                 }
                 if has < keys.len() {
@@ -308,8 +342,8 @@ impl Reference {
             State::Task { key, task, running } => {
                 let mut pending = match running {
                     Some(pending) => pending,
-                    None if !self.reach(key, id, true, waker) => return Polled::Pending,
-                    None if self.queues[&key][0].stopped => {
+                    None if !self.reach(key, id, true, false, waker) => return Polled::Pending,
+                    None if self.busy[&key].inside[0].stopped => {
                         self.drop(id);
                         return Polled::Stopped;
                     }
@@ -338,40 +372,63 @@ impl Reference {
     }
 
     /// Joins the queue, if it has not yet. Returns whether it has the key; if so, it begins.
-    fn reach(&mut self, key: Name, id: Id, stoppable: bool, waker: Spare) -> bool {
-        if !self.queues.get(&key).is_some_and(|queue| queue.iter().any(|member| member.id == id)) {
-            self.join(key, id, stoppable);
+    fn reach(&mut self, key: Name, id: Id, stoppable: bool, shares: bool, waker: Spare) -> bool {
+        let has_joined = |busy: &Busy| busy.inside.iter().chain(&busy.waiting).any(|member| member.id == id);
+        if !self.busy.get(&key).is_some_and(has_joined) {
+            self.join(key, id, stoppable, shares);
         }
-        let queue = self.queues.get_mut(&key).expect("it has joined");
-        if queue[0].id == id {
-            queue[0].stoppable = false;
-            queue[0].waker = None;
+        let busy = self.busy.get_mut(&key).expect("it has joined");
+        if let Some(me) = busy.inside.iter_mut().find(|member| member.id == id) {
+            me.stoppable = false;
+            me.waker = None;
             return true;
         }
-        let me = queue.iter_mut().find(|member| member.id == id).expect("it has joined");
+        let me = busy.waiting.iter_mut().find(|member| member.id == id).expect("it has joined");
         me.waker = Some(waker);
         false
     }
 
-    /// Whoever finds the key free has begun: it never waited.
-    fn join(&mut self, key: Name, id: Id, stoppable: bool) {
-        let queue = self.queues.entry(key).or_default();
-        let stoppable = stoppable && !queue.is_empty();
-        queue.push_back(Member { id, stoppable, stopped: false, waker: None });
+    /// Whether one may go inside a busy key at once: both kinds wait in one queue, and nobody overtakes.
+    fn may_join(&self, busy: &Busy, shares: bool) -> bool {
+        shares && busy.waiting.is_empty() && busy.inside[0].shares && busy.inside.len() < self.max
     }
 
-    /// Leaves the queue. If it had the key, the next one has it now, and is woken. An empty queue goes.
+    /// Whoever gets the key at once has begun: it never waited.
+    fn join(&mut self, key: Name, id: Id, stoppable: bool, shares: bool) {
+        let at_once = self.busy.get(&key).is_none_or(|busy| self.may_join(busy, shares));
+        let busy = self.busy.entry(key).or_default();
+        let member = Member { id, shares, stoppable: stoppable && !at_once, stopped: false, waker: None };
+        if at_once {
+            busy.inside.push(member);
+        } else {
+            busy.waiting.push_back(member);
+        }
+    }
+
+    /// Gives the key, or a share of it, back, or the place in the queue.
     fn leave(&mut self, key: Name, id: Id) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        let Some(position) = queue.iter().position(|member| member.id == id) else { return };
-        queue.remove(position);
-        if let (0, Some(next)) = (position, queue.front_mut()) {
+        let Some(busy) = self.busy.get_mut(&key) else { return };
+        busy.inside.retain(|member| member.id != id);
+        busy.waiting.retain(|member| member.id != id);
+        self.advance(key);
+    }
+
+    /// Whoever may go inside now does, in order, and is woken. A key that nobody has is forgotten.
+    fn advance(&mut self, key: Name) {
+        let Some(busy) = self.busy.get_mut(&key) else { return };
+        while let Some(next) = busy.waiting.front() {
+            let all_share = next.shares && busy.inside.iter().all(|member| member.shares);
+            if !(busy.inside.is_empty() || all_share && busy.inside.len() < self.max) {
+                break;
+            }
+            let mut next = busy.waiting.pop_front().expect("it is there");
             if let Some(waker) = next.waker.take() {
                 self.actors[next.id].wakes[waker as usize] += 1;
             }
+            busy.inside.push(next);
         }
-        if queue.is_empty() {
-            self.queues.remove(&key);
+        if busy.inside.is_empty() {
+            self.busy.remove(&key);
             for actor in &mut self.actors {
                 match &mut actor.state {
                     State::Idle { key: watched, waker } if *watched == key => {

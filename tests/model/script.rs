@@ -34,6 +34,13 @@ vocabulary! {
         Two,
     }
 
+    /// How many may share a key.
+    pub(crate) enum Max {
+        One,
+        Two,
+        NoLimit,
+    }
+
     /// Which one, of those that the operation can be done to: counted round and round.
     pub(crate) struct Pick(pub(crate) u8);
 
@@ -68,6 +75,9 @@ vocabulary! {
         /// With no time to wait.
         TryLockFor(Name),
         LockUnless(Name),
+        #[cfg_attr(test, proptest(weight = 3))]
+        LockShared(Name, By),
+        TryLockShared(Name, By),
         LockMany([Option<Name>; 3], By),
         #[cfg_attr(test, proptest(weight = 3))]
         Run(Name, Task),
@@ -86,6 +96,8 @@ vocabulary! {
         Drop(Pick),
         /// Calls `stop` of a guard.
         StopGuard(Pick),
+        /// Calls `downgrade` of a guard.
+        Downgrade(Pick),
         /// Calls `stop` of the mutex.
         StopKey(Name),
         /// Makes the signal of a `lock_unless` ready.
@@ -94,6 +106,16 @@ vocabulary! {
         RunTicket(Pick, Task),
         /// Makes a guard run a task, which stops the queue unless it is `Ok`.
         RunGuard(Pick, Task),
+    }
+}
+
+impl Max {
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::NoLimit => u32::MAX,
+        }
     }
 }
 
@@ -122,12 +144,14 @@ impl Admit {
 #[derive(Clone, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Script {
+    pub(crate) max: Max,
     #[cfg_attr(test, proptest(strategy = "proptest::collection::vec(proptest::arbitrary::any::<Op>(), 0..80)"))]
     pub(crate) ops: Vec<Op>,
 }
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n    at most {:?} share", self.max)?;
         self.ops.iter().try_for_each(|op| write!(f, "\n    {op:?}"))
     }
 }
