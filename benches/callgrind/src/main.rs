@@ -40,6 +40,11 @@ fn lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
 }
 
 #[inline(never)]
+fn share<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
+    drop(black_box(now!(mutex.lock_shared(key.clone()))));
+}
+
+#[inline(never)]
 fn try_lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
     drop(black_box(mutex.try_lock(key.clone())));
 }
@@ -108,6 +113,7 @@ fn keyed<K: Eq + Hash + Clone>(work: &str, operations: usize, key: impl Fn(usize
         "loop" => repeat(&|key| _ = black_box(key)),
         "clone" => repeat(&clone),
         "lock" => repeat(&|key| lock(&mutex, key)),
+        "share" => repeat(&|key| share(&mutex, key)),
         "try_lock" => repeat(&|key| try_lock(&mutex, key)),
         "run" => repeat(&|key| run(&mutex, key)),
         "floor" => repeat(&|key| floor(&map, key)),

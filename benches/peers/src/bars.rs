@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::results::Results;
 use crate::rivals::*;
-use crate::{IN_ORDER, KEYED_RIVALS, work};
+use crate::{IN_ORDER, KEYED_RIVALS, SHARED_RIVALS, work};
 
 pub struct Bar {
     pub work: String,
@@ -90,6 +90,11 @@ pub fn bars(results: &Results) -> Vec<Bar> {
         let best = results.best_ratio(name, KEYED_RIVALS);
         bars.push(Bar::at_least(format!("best keyed rival, {name}"), rivals, "ours", best));
     }
+    for (name, limit) in [(work::SHARE, 2.5), (work::READERS, 1.2), (work::LIMIT, 1.2)] {
+        let best = results.best_ratio(name, SHARED_RIVALS);
+        bars.push(Bar::at_least(format!("best rival, {name}"), limit, "ours", best));
+    }
+    bars.push(Bar::at_most(work::SHARE, 1.1, "for oneself", ratio(ours(work::SHARE), ours(work::NO_SHARE))));
     let cancel = results.best_ratio(work::CANCEL_1K, KEYED_RIVALS);
     bars.push(Bar::at_least(format!("best keyed rival, {}", work::CANCEL_1K), 0.8, "ours", cancel));
     for name in [work::HAND_OVER_2, work::ZIPF_2] {

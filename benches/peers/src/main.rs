@@ -9,6 +9,7 @@ mod bars;
 mod queue;
 mod results;
 mod rivals;
+mod shared;
 mod works;
 
 use results::{Results, Row};
@@ -38,6 +39,10 @@ mod work {
     pub const DISJOINT_1_512: &str = "512 keys for each thread, 1 thread";
     pub const DISJOINT_2_512: &str = "512 keys for each thread, 2 threads";
     pub const DISJOINT_ALL_512: &str = "512 keys for each thread, all threads";
+    pub const SHARE: &str = "a share of a free key, cycling over 1k";
+    pub const NO_SHARE: &str = "the same, for oneself";
+    pub const READERS: &str = "64 tasks on one key, nine readers to one writer";
+    pub const LIMIT: &str = "64 tasks on one key, at most 4 share it";
     pub const HELD_1K: &str = "lock + unlock while 1k others are held";
     pub const HELD_1M: &str = "lock + unlock while 1M others are held";
 }
@@ -47,6 +52,13 @@ const IN_ORDER: &[&str] = &[
     <LockableLockPool<u64> as Rival<u64>>::NAME,
     <KeyedLock<u64> as Rival<u64>>::NAME,
     <DashMapTokio<u64> as Rival<u64>>::NAME,
+];
+
+const SHARED_RIVALS: &[&str] = &[
+    <shared::DashMapRwLock as shared::Rival>::NAME,
+    <shared::DashMapSemaphore as shared::Rival>::NAME,
+    <shared::HashMapRwLock as shared::Rival>::NAME,
+    <shared::KeyRwLock as shared::Rival>::NAME,
 ];
 
 const KEYED_RIVALS: &[&str] = &[
@@ -96,7 +108,41 @@ fn groups(quick: bool) -> Vec<Group> {
             against!(work::DISJOINT_ALL_512, u64, [Floor<u64>, Bare<u64>], R => disjoint::<R>(all_threads(), 512, many)),
         ]);
     }
+    let shared = |work: &'static str, contestants: fn(usize) -> Vec<Contestant>| {
+        (work, Box::new(move || contestants(many)) as SetUp)
+    };
+    macro_rules! sharing {
+        ([$($rival:ident),*], $many:ident, $R:ident => $contestant:expr) => {
+            |$many| vec![$({
+                type $R = shared::$rival;
+                $contestant
+            }),*]
+        };
+    }
     vec![
+        group(
+            51,
+            vec![
+                shared(
+                    work::SHARE,
+                    sharing!([Ours, DashMapRwLock, DashMapSemaphore, HashMapRwLock, KeyRwLock], many, R => shared::cycle::<R>(true, many)),
+                ),
+                shared(
+                    work::NO_SHARE,
+                    sharing!([Ours, DashMapRwLock, DashMapSemaphore, HashMapRwLock, KeyRwLock], many, R => shared::cycle::<R>(false, many)),
+                ),
+            ],
+        ),
+        group(
+            51,
+            vec![
+                shared(
+                    work::READERS,
+                    sharing!([Ours, DashMapRwLock, HashMapRwLock, KeyRwLock], many, R => shared::tasks::<R>(64, 1, u32::MAX, many)),
+                ),
+                shared(work::LIMIT, sharing!([Ours, DashMapSemaphore], many, R => shared::tasks::<R>(64, 0, 4, many))),
+            ],
+        ),
         group(
             51,
             vec![

@@ -36,12 +36,12 @@ pub struct Contestant {
 }
 
 /// Contestants live as long as the program: their futures may be kept between measurements.
-fn leak<T>(value: T) -> &'static T {
+pub fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
 /// Times work on this thread, in processor time: so others that want the processor too do not count.
-fn sample(operations: usize, work: impl FnOnce()) -> Sample {
+pub fn sample(operations: usize, work: impl FnOnce()) -> Sample {
     let start = ThreadTime::now();
     work();
     Sample { nanos: start.elapsed().as_nanos() as f64 / operations as f64, busy: None, handed: 100.0 }
