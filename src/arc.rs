@@ -14,7 +14,7 @@ use crate::claim::{Acquire, Handle, Holder, Waiter};
 use crate::guard::{exclusive, guard};
 use crate::hash::RandomState;
 use crate::many::acquire_all;
-use crate::mutex::KeyedMutex;
+use crate::mutex::{KeyedMutex, unless};
 use crate::run::{Stopped, unless_stopped};
 use crate::shard::Plain;
 use crate::share::{Share, downgrade};
@@ -87,6 +87,19 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         Holder::now::<Plain>(self.clone(), key).map(KeyedMutexGuardArc)
     }
 
+    /// Like [`lock_unless`](Self::lock_unless), but the guard owns an `Arc` of the mutex.
+    ///
+    /// # Errors
+    ///
+    /// What the signal returned, if it came first.
+    pub fn lock_unless_arc<T, F: Future<Output = T>>(
+        self: &Arc<Self>,
+        key: K,
+        signal: F,
+    ) -> impl Future<Output = Result<KeyedMutexGuardArc<K, S>, T>> + use<K, S, T, F> {
+        unless(self.acquire_arc(key), signal)
+    }
+
     /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
@@ -137,7 +150,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Ord,
     {
-        let claims = acquire_all(self.clone(), keys);
-        async move { KeyedMutexGuardsArc(claims.await) }
+        acquire_all(self.clone(), keys, KeyedMutexGuardsArc)
     }
 }

@@ -53,6 +53,7 @@ extern crate std;
 
 #[cfg(target_has_atomic = "ptr")]
 mod arc;
+mod ask;
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 mod block;
 #[cfg(any(test, loom, fuzzing))]

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
 use crate::claim::{Acquire, Finds, Holder};
@@ -9,8 +10,13 @@ use crate::hash::RandomState;
 use crate::mutex::KeyedMutex;
 use crate::shard::Plain;
 
-/// Locks the keys in their order, the same for everybody, so that no two can wait for each other.
-pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Vec<Holder<M>>
+/// Locks the keys in their order, the same for everybody, so that no two can wait for each other. `finish` makes of the
+/// holders what is wanted: here, since a future around this one would have room for it twice.
+pub(crate) async fn acquire_all<M, R>(
+    mutex: M,
+    keys: impl IntoIterator<Item = M::Key>,
+    finish: fn(Vec<Holder<M>>) -> R,
+) -> R
 where
     M: Finds<Key: Ord> + Clone,
 {
@@ -21,7 +27,7 @@ where
     for key in keys {
         holders.push(Acquire::<_, _, Plain>::new(mutex.clone(), key, |holder, _| holder).await);
     }
-    holders
+    finish(holders)
 }
 
 /// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
@@ -53,11 +59,11 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert!(mutex.is_empty());
     /// # });
     /// ```
-    pub async fn lock_many(&self, keys: impl IntoIterator<Item = K>) -> KeyedMutexGuards<'_, K, S>
+    pub fn lock_many(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = KeyedMutexGuards<'_, K, S>>
     where
         K: Ord,
     {
-        KeyedMutexGuards(acquire_all(self, keys).await)
+        acquire_all(self, keys, KeyedMutexGuards)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The public type.
 
-use core::borrow::Borrow;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::hash::{BuildHasher, Hash};
@@ -112,20 +111,6 @@ impl<K, S> KeyedMutex<K, S> {
     pub const fn with_hasher(hasher: S) -> Self {
         Self { table: Table::new(u32::MAX, hasher) }
     }
-
-    /// Returns how many keys are busy: held or waited for.
-    ///
-    /// Other threads may lock and unlock while this counts; the figure is exact when none does.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Returns whether no key is busy.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
@@ -152,7 +137,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert!(mutex.is_empty());
     /// # });
     /// ```
-    #[doc(alias("acquire", "async_lock", "wait"))]
+    #[doc(alias("acquire", "async_lock", "wait", "single flight"))]
     pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> {
         self.acquire(key)
     }
@@ -171,6 +156,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///     None => { /* it is being done already */ }
     /// }
     /// ```
+    #[must_use = "the key is unlocked at once unless the guard is bound to a name such as `_guard`"]
+    #[doc(alias("try_acquire"))]
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
         Holder::now::<Plain>(self, key).map(KeyedMutexGuard)
     }
@@ -209,82 +196,35 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # drop(guard);
     /// # });
     /// ```
-    #[doc(alias("timeout", "lock_timeout", "try_lock_for", "lock_with_timeout"))]
+    #[doc(alias("timeout", "lock_timeout", "lock_with_timeout", "cancel", "abort"))]
     pub async fn lock_unless<T>(
         &self,
         key: K,
         signal: impl Future<Output = T>,
     ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
-        let mut lock = self.acquire(key);
-        let acquired; // out here, so that a signal that panics when it is dropped unlocks the key
-        {
-            let mut signal = pin!(signal);
-            acquired = poll_fn(|context| match Pin::new(&mut lock).poll(context) {
-                Poll::Ready(guard) => Poll::Ready(Ok(guard)),
-                Poll::Pending => signal.as_mut().poll(context).map(Err),
-            })
-            .await;
-        }
-        acquired
-    }
-
-    /// Stops the tasks that are queued for a key now, and returns how many. The holder goes on.
-    ///
-    /// It does what [`stop`](KeyedMutexGuard::stop) of a guard does, from outside. A task counts as queued
-    /// until it begins, so one that has been given the key but has not been polled since is stopped too. A
-    /// [`Ticket`](crate::Ticket) that has to wait counts as well: it may yet run a task. (One that found the
-    /// key free holds it, and goes on.)
-    pub fn stop<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
-    where
-        K: Borrow<Q>,
-    {
-        let hash = self.table.hash(key);
-        self.table.with(hash, |shard| shard.stop(hash, &mut |slot| slot.key.borrow() == key))
-    }
-
-    /// Returns whether somebody holds the key, or is being given it.
-    ///
-    /// Other tasks may change that at once. To act on it, use [`try_lock`](Self::try_lock).
-    #[must_use]
-    pub fn is_locked<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-    {
-        self.queued(key).is_some()
-    }
-
-    /// Returns how many are queued for the key, the one that holds it (or is being given it) not counted.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use async_mutex_lite::KeyedMutex;
-    ///
-    /// let mutex = KeyedMutex::new();
-    /// let guard = mutex.try_lock("alice").unwrap();
-    /// assert_eq!(mutex.waiting("alice"), 0);
-    /// # drop(guard);
-    /// ```
-    #[must_use]
-    pub fn waiting<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
-    where
-        K: Borrow<Q>,
-    {
-        self.queued(key).unwrap_or(0)
-    }
-
-    fn queued<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> Option<usize>
-    where
-        K: Borrow<Q>,
-    {
-        let hash = self.table.hash(key);
-        self.table
-            .with(hash, |shard| Some(shard.slots.find(hash, &mut |slot| slot.key.borrow() == key)?.waiting as usize))
+        unless(self.acquire(key), signal).await
     }
 
     pub(crate) fn acquire(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
         Acquire::<_, _, Plain>::new(self, key, |holder, _| KeyedMutexGuard(holder))
     }
+}
+
+/// Waits for a future, or gives it up as soon as `signal` is ready.
+pub(crate) async fn unless<G, T>(
+    mut lock: impl Future<Output = G> + Unpin,
+    signal: impl Future<Output = T>,
+) -> Result<G, T> {
+    let acquired; // out here, so that a signal that panics when it is dropped unlocks the key
+    {
+        let mut signal = pin!(signal);
+        acquired = poll_fn(|context| match Pin::new(&mut lock).poll(context) {
+            Poll::Ready(guard) => Poll::Ready(Ok(guard)),
+            Poll::Pending => signal.as_mut().poll(context).map(Err),
+        })
+        .await;
+    }
+    acquired
 }
 
 impl<K, S> Handle for &KeyedMutex<K, S> {
@@ -304,7 +244,7 @@ impl<K, S: Default> Default for KeyedMutex<K, S> {
 
 impl<K, S> fmt::Debug for KeyedMutex<K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutex").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("KeyedMutex").field("len", &self.table.len()).finish_non_exhaustive()
     }
 }
 

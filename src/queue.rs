@@ -19,6 +19,9 @@ pub(crate) const SHARES: u64 = u64::MAX;
 /// A slab of at most this many nodes is kept when nobody waits, so that a few that come and go do not allocate.
 const KEPT_NODES: usize = 64;
 
+/// Added to the number of nodes in use if the slab is never to be given back.
+pub(crate) const KEPT: u32 = 1 << 31;
+
 pub(crate) struct Node {
     /// Whom to wake. `None`: its turn has come, or it is free.
     pub(crate) waker: Option<Waker>,
@@ -54,11 +57,17 @@ impl Nodes {
         self.all.get_mut(index as usize).expect("whoever has an index has a node")
     }
 
+    /// Makes room for so many, and keeps it.
+    pub(crate) fn reserve(&mut self, waiters: usize) {
+        self.all.reserve(waiters.saturating_sub(self.all.len()));
+        self.used |= KEPT;
+    }
+
     /// Puts a node at the end of a list. If there is no room for it, nothing has changed.
     pub(crate) fn append(&mut self, list: &mut List, waker: Waker, ticket: u64) -> u32 {
         let mut index = self.free;
         if index == NONE {
-            index = u32::try_from(self.all.len()).ok().filter(|&index| index != NONE).expect("too many wait");
+            index = u32::try_from(self.all.len()).ok().filter(|&index| index < KEPT).expect("too many wait");
             self.all.push(Node { waker: None, ticket: 0, prev: NONE, next: NONE });
         }
         let last = mem::replace(&mut list.tail, index);

@@ -261,15 +261,28 @@ impl<K> Shard<K> {
 
     /// Stops the tasks in the slot that `is` finds. Returns how many.
     pub(crate) fn stop(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> usize {
-        let next = self.next;
-        self.slots.find(hash, is).map_or(0, |slot| {
-            slot.stopped = next;
-            mem::take(&mut slot.stoppable) as usize
-        })
+        self.slots.find(hash, is).map_or(0, |slot| slot.stop(self.next))
+    }
+
+    /// Stops every task. Returns how many.
+    pub(crate) fn stop_all(&mut self) -> usize {
+        self.slots.hot.iter_mut().chain(&mut self.slots.table).map(|slot| slot.stop(self.next)).sum()
+    }
+
+    /// Makes room for so many keys, and as many waiters, and keeps it.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        self.slots.reserve(keys);
+        self.nodes.reserve(keys);
     }
 }
 
 impl<K> Slot<K> {
+    /// Stops the tasks with a ticket below the next one.
+    fn stop(&mut self, next: u64) -> usize {
+        self.stopped = next;
+        mem::take(&mut self.stoppable) as usize
+    }
+
     /// Lets one more in who wants to share, if it may: nobody waits, and those inside share as well.
     fn share<T: Kind<K>>(&mut self, max: u32) -> bool {
         let unlimited = max == u32::MAX;

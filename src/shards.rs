@@ -27,7 +27,7 @@ impl<K> Shards<K> {
     #[inline]
     pub(crate) fn of(&self, hash: u32) -> &Locked<K> {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
-        let all = self.0.get_or_init(Self::make);
+        let all = self.all();
         let spread = (u64::from(hash).wrapping_mul(ODD) >> 32) as usize;
         &all[spread & (all.len() - 1)]
     }
@@ -45,8 +45,14 @@ impl<K> Shards<K> {
         (0..count).map(|_| Locked(Lock::new(Shard::EMPTY))).collect()
     }
 
+    /// Those there are: none before the first use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Locked<K>> {
         self.0.get().into_iter().flatten()
+    }
+
+    /// All of them, made now if need be.
+    pub(crate) fn all(&self) -> &[Locked<K>] {
+        self.0.get_or_init(Self::make)
     }
 }
 
@@ -62,5 +68,9 @@ impl<K> Shards<K> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Locked<K>> {
         self.0.iter()
+    }
+
+    pub(crate) fn all(&self) -> &[Locked<K>] {
+        &self.0
     }
 }

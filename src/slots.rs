@@ -52,10 +52,12 @@ impl<K> Slot<K> {
 pub(crate) struct Slots<K> {
     pub(crate) hot: Option<Slot<K>>,
     pub(crate) table: HashTable<Slot<K>>,
+    /// So many buckets are never given back, as they were reserved.
+    kept: usize,
 }
 
 impl<K> Slots<K> {
-    pub(crate) const EMPTY: Self = Self { hot: None, table: HashTable::new() };
+    pub(crate) const EMPTY: Self = Self { hot: None, table: HashTable::new(), kept: 0 };
 
     pub(crate) fn len(&self) -> usize {
         usize::from(self.hot.is_some()) + self.table.len()
@@ -121,22 +123,33 @@ impl<K> Slots<K> {
         slot
     }
 
-    /// Gives memory back after a burst: to nothing or to twice what is needed, so that the next move is
+    /// Makes room for so many keys, and keeps it: twice as much, since a table that is more than half full grows when
+    /// the marks of what was removed have filled the rest. A small machine gives nothing back from then on.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        let more = keys.saturating_mul(2).saturating_sub(self.table.len());
+        self.table.reserve(more, |slot| wide(slot.hash));
+        self.kept = if ROOMY { self.kept.max(self.table.num_buckets()) } else { usize::MAX };
+    }
+
+    /// Gives memory back after a burst, down to twice what is needed or what was reserved, so that the next move is
     /// as many insertions or removals away as this one costs. If there is no memory for the smaller
     /// table, the larger one stays: unlocking never fails.
     fn shrink(&mut self) {
         let (len, buckets) = (self.table.len(), self.table.num_buckets());
-        if buckets <= KEPT_BUCKETS || len * SPARSE > buckets {
+        if buckets <= KEPT_BUCKETS || buckets <= self.kept || len * SPARSE > buckets {
             return;
         }
-        if len == 0 {
-            self.table = HashTable::new();
-        } else if ROOMY {
-            let mut smaller = HashTable::new();
-            if smaller.try_reserve(2 * len, |slot: &Slot<K>| wide(slot.hash)).is_ok() {
-                for slot in mem::replace(&mut self.table, smaller) {
-                    self.table.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
-                }
+        if !ROOMY {
+            if len == 0 {
+                self.table = HashTable::new();
+            }
+            return;
+        }
+        let mut smaller = HashTable::new();
+        let room = (2 * len).max(self.kept / 8 * 7);
+        if smaller.try_reserve(room, |slot: &Slot<K>| wide(slot.hash)).is_ok() {
+            for slot in mem::replace(&mut self.table, smaller) {
+                self.table.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
             }
         }
     }

@@ -223,12 +223,65 @@ fn a_table_that_has_shrunk_has_room_for_as_many_again() {
 }
 
 #[test]
+fn keys_and_waiters_for_which_room_was_made_allocate_nothing_and_it_is_kept() {
+    // So many that on few and on many processors each shard gets at most twice its part.
+    const KEYS: u64 = 65_536;
+    let mutex = KeyedMutex::<u64, FixedHash>::default();
+    mutex.reserve(KEYS as usize);
+    let waker = Waker::from(Arc::new(Counter::default()));
+    let mut guards = Vec::with_capacity(KEYS as usize);
+    let mut waiters = boxes(KEYS as usize);
+    let info = measure(|| {
+        for round in 0..4 {
+            for (at, waiter) in waiters.iter_mut().enumerate() {
+                let key = round * KEYS / 2 + at as u64;
+                guards.push(mutex.try_lock(key).expect("it is free"));
+                waiter.set(Some(mutex.lock(key)));
+                assert!(poll(waiter, &waker).is_pending());
+            }
+            waiters.iter_mut().rev().for_each(|waiter| waiter.set(None));
+            guards.clear();
+        }
+    });
+    goal(
+        "allocations for 65,536 keys, each with a waiter, four times, room made before",
+        "0",
+        info.count_total as f64,
+        0.0,
+    );
+    goal("bytes given back meanwhile", "0", -info.bytes_current as f64, 0.0);
+}
+
+#[test]
+#[cfg(feature = "std")] // without, what has once been reserved is never given back, nor what came on top of it
+fn a_burst_beyond_what_was_reserved_gives_its_memory_back_as_far_as_that() {
+    const MANY: u32 = 3_000;
+    // One hash, so that all keys are of one shard.
+    let mutex = KeyedMutex::<u32, OneHash>::default();
+    mutex.reserve(100);
+    let mut guards = Vec::with_capacity(MANY as usize);
+    let burst = measure(|| {
+        guards.extend((0..MANY).map(|key| mutex.try_lock(key)));
+        guards.clear();
+    });
+    goal("bytes more after a burst of 3,000 keys, 100 reserved", "0", burst.bytes_current as f64, 0.0);
+    goal("bytes less", "0", -burst.bytes_current as f64, 0.0);
+}
+
+#[test]
 fn futures_are_small() {
     let numbers = KeyedMutex::<u64>::new();
     let names = KeyedMutex::<String>::new();
     let size = size_of_val(&numbers.lock(0_u64));
     goal("bytes of the future of `lock`, u64", "under 200", size as f64, 199.0);
+    // Three keys and the places for them, and no second time.
+    let mutex = Arc::new(KeyedMutex::<u64>::new());
+    let size = size_of_val(&mutex.lock_many_arc([1, 2, 3]));
+    goal("bytes of the future of `lock_many_arc`, three u64 keys", "at most 360", size as f64, 360.0);
     for (what, size) in [
+        ("the future of `lock_many`, three u64 keys", size_of_val(&mutex.lock_many([1, 2, 3]))),
+        ("the future of `lock_unless` with an empty signal", size_of_val(&mutex.lock_unless(1, async {}))),
+        ("the future of `lock_unless_arc`, the same", size_of_val(&mutex.lock_unless_arc(1, async {}))),
         ("the future of `lock`, String", size_of_val(&names.lock(String::new()))),
         ("the future of `run` of an empty task, u64", size_of_val(&numbers.run(0, async || ()))),
         ("a ticket, u64", size_of_val(&numbers.ticket(0))),

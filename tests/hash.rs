@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::process::Command;
 
-use async_mutex_lite::RandomState;
+use async_mutex_lite::{KeyedMutex, RandomState};
 
 const CHILD: &str = "ASYNC_MUTEX_LITE_PRINT_HASH";
 
@@ -64,4 +64,10 @@ fn every_kind_of_number_counts() {
     for (n, hash) in hashes.iter().enumerate() {
         assert!(!hashes[n + 1..].contains(hash), "{n}");
     }
+}
+
+#[test]
+fn a_mutex_hands_out_its_hasher() {
+    let mutex = KeyedMutex::<u32, _>::with_hasher(RandomState);
+    assert_eq!(mutex.hasher().hash_one(7), RandomState.hash_one(7));
 }

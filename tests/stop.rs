@@ -296,3 +296,31 @@ fn stopped_says_so_in_a_plain_sentence() {
     assert_eq!(error.to_string(), "the task was not run, because the queue it waited in was stopped");
     assert_eq!(format!("{Stopped:?}"), "Stopped");
 }
+
+#[test]
+fn stop_all_stops_what_is_queued_for_every_key_and_those_at_work_go_on() {
+    let mutex = Mutex::new();
+    let keys = ["a", "b", "c"];
+    let mut at_work = keys.map(|key| {
+        waiting(mutex.run(key, async || {
+            yield_now().await;
+            "done"
+        }))
+    });
+    let mut queued = keys.map(|key| [0, 1].map(|_| waiting(mutex.run(key, uncalled))));
+    let mut plain = waiting(mutex.lock("a"));
+    let mut ticket = waiting(mutex.ticket("b"));
+    assert_eq!(mutex.stop_all(), 7, "two tasks for each key, and a ticket");
+    assert_eq!(mutex.stop_all(), 0, "those are stopped already");
+    let mut later = waiting(mutex.run("c", async || "a newcomer runs"));
+
+    assert_eq!(at_work.each_mut().map(Hand::ready), [Ok("done"); 3]);
+    for task in queued.as_flattened_mut() {
+        assert_eq!(task.ready(), STOPPED);
+    }
+    drop(plain.ready());
+    assert_eq!(ticket.ready().map(drop), STOPPED);
+    assert_eq!(later.ready(), Ok("a newcomer runs"));
+    assert!(mutex.is_empty());
+    assert_eq!(mutex.stop_all(), 0, "nobody there");
+}

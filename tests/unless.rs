@@ -5,6 +5,7 @@ mod common;
 use std::future::{pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_mutex_lite::KeyedMutex;
@@ -44,6 +45,17 @@ fn a_signal_ends_the_wait_and_gives_up_the_place() {
     drop(guard);
     drop(behind.ready());
     assert!(mutex.is_empty());
+}
+
+#[test]
+fn the_arc_twin_does_the_same_and_its_future_borrows_nothing() {
+    let mutex = Arc::new(KeyedMutex::<_>::new());
+    let free = mutex.lock_unless_arc("key", ready(()));
+    let given_up = mutex.lock_unless_arc("key", ready("too late"));
+    drop(mutex);
+    let guard = now(free).unwrap();
+    assert_eq!(now(given_up).unwrap_err(), "too late");
+    drop(guard);
 }
 
 #[test]

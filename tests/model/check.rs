@@ -3,7 +3,7 @@
 
 use alloc::collections::BTreeSet;
 
-use crate::queue::{List, NONE, Nodes};
+use crate::queue::{KEPT, List, NONE, Nodes};
 use crate::shard::Shard;
 
 impl<K> Shard<K> {
@@ -50,6 +50,6 @@ impl Nodes {
             at = node.next;
             assert!(free <= self.all.len(), "3: a node is freed twice");
         }
-        assert_eq!(free + self.used as usize, self.all.len(), "3: a node is lost");
+        assert_eq!(free + (self.used & !KEPT) as usize, self.all.len(), "3: a node is lost");
     }
 }

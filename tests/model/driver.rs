@@ -325,6 +325,16 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.note(|| format!("stop({key:?})"));
                 same(|| "stopped".into(), self.reference.stop(key), self.mutex.stop(&key))
             }
+            Op::StopAll => {
+                self.note(|| "stop_all()".into());
+                let expected = Name::ALL.iter().map(|key| self.reference.stop(*key)).sum();
+                same(|| "stopped".into(), expected, self.mutex.stop_all())
+            }
+            Op::Reserve(keys) => {
+                self.note(|| format!("reserve({keys})"));
+                self.mutex.reserve(keys.into());
+                Ok(())
+            }
             Op::Signal(which) => {
                 if let Some(id) = pick(self.reference.signals(), which) {
                     self.note(|| format!("#{id}: its signal is ready"));
@@ -456,18 +466,27 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 };
                 self.add(Thing::Held(held));
             }
-            Start::LockUnless(name) => {
+            Start::LockUnless(name, by) => {
                 self.reference.lock(name, true);
                 self.add(Thing::Gone);
                 let signal = self.actors[id].signal.clone();
                 let ready = poll_fn(move |_| if signal.get() { Poll::Ready(()) } else { Poll::Pending });
-                let lock = mutex.lock_unless(self.key(name), ready);
-                self.actors[id].thing = Thing::future(async {
-                    match lock.await {
-                        Ok(guard) => Output::Held(Held::Guard(guard)),
-                        Err(()) => Output::GaveUp,
+                let key = self.key(name);
+                let given_up = |()| Output::GaveUp;
+                self.actors[id].thing = match by {
+                    By::Ref => {
+                        let lock = mutex.lock_unless(key, ready);
+                        Thing::future(async move {
+                            lock.await.map_or_else(given_up, |guard| Output::Held(Held::Guard(guard)))
+                        })
                     }
-                });
+                    By::Arc => {
+                        let lock = mutex.lock_unless_arc(key, ready);
+                        Thing::future(async move {
+                            lock.await.map_or_else(given_up, |guard| Output::Held(Held::GuardArc(guard)))
+                        })
+                    }
+                };
             }
             Start::LockMany(names, by) => {
                 let names: Vec<_> = names.into_iter().flatten().collect();

@@ -74,7 +74,7 @@ vocabulary! {
         LockBlocking(Name, By),
         /// With no time to wait.
         TryLockFor(Name),
-        LockUnless(Name),
+        LockUnless(Name, By),
         #[cfg_attr(test, proptest(weight = 3))]
         LockShared(Name, By),
         TryLockShared(Name, By),
@@ -106,6 +106,10 @@ vocabulary! {
         RunTicket(Pick, Task),
         /// Makes a guard run a task, which stops the queue unless it is `Ok`.
         RunGuard(Pick, Task),
+        /// Calls `stop_all`.
+        StopAll,
+        /// Makes room for so many.
+        Reserve(u8),
     }
 }
 
