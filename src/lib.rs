@@ -47,8 +47,19 @@
 #![warn(clippy::alloc_instead_of_core, clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(all(target_os = "none", feature = "std"))]
+compile_error!(
+    "async-mutex-lite: this target has no standard library. Write `default-features = false, features = \
+     [\"critical-section\"]`, and turn on an implementation of critical sections, which your chip's crate has as a feature."
+);
+#[cfg(all(target_os = "none", not(any(feature = "std", feature = "critical-section", feature = "spin"))))]
+compile_error!(
+    "async-mutex-lite: say how the table is to be guarded on bare metal. The feature `critical-section` is right almost \
+     always; with `spin`, an interrupt handler that touches the mutex may spin for ever on what it has interrupted."
+);
+
 extern crate alloc;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(target_os = "none")))]
 extern crate std;
 
 #[cfg(target_has_atomic = "ptr")]
