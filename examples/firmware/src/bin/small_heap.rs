@@ -1,10 +1,13 @@
 //! A static mutex and a heap of 4 KiB: how many keys can be locked at once, what is left of that
-//! afterwards, and what happens when the heap is exhausted.
+//! afterwards, how many more there is room for if it is made before, and what happens when the heap is exhausted.
 #![no_std]
 #![no_main]
 
+use core::future::Future;
 use core::mem::forget;
 use core::panic::PanicInfo;
+use core::pin::pin;
+use core::task::{Context, Waker};
 
 use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
 use firmware::{Heap, exit, machine, println};
@@ -19,8 +22,12 @@ static FITTED: AtomicU32 = AtomicU32::new(0);
 
 const SIZE: usize = 4096;
 
-/// As many must fit.
+/// As many must fit: beyond 28, the table doubles, and the heap cannot hold the old one and the new one.
 const KEYS: usize = 24;
+
+/// For as many there is room if it is made before, with a waiter each, however they come and go; the first time, for
+/// twice as many without.
+const RESERVED: usize = 28;
 
 #[machine::entry]
 fn main() -> ! {
@@ -36,6 +43,26 @@ fn main() -> ! {
     assert!(LOCKS.is_empty());
     println!("no key locked: {} bytes in use, {} at the peak", HEAP.used(), HEAP.peak());
 
+    LOCKS.reserve(RESERVED);
+    let reserved = HEAP.used();
+    let mut guards: [Option<KeyedMutexGuard<'_, u32>>; 2 * RESERVED] = [const { None }; 2 * RESERVED];
+    for (key, guard) in (0..).zip(&mut guards) {
+        *guard = LOCKS.try_lock(key);
+    }
+    assert_eq!(HEAP.used(), reserved);
+    drop(guards);
+    for round in 0..1_000 {
+        let mut guards: [Option<KeyedMutexGuard<'_, u32>>; RESERVED] = [const { None }; RESERVED];
+        for (key, guard) in (round * 7..).zip(&mut guards) {
+            *guard = LOCKS.try_lock(key);
+            let mut wait = pin!(LOCKS.lock(key));
+            assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(HEAP.used(), reserved);
+    }
+    println!("room for {RESERVED} keys reserved: {reserved} bytes in use, also by {} at first", 2 * RESERVED);
+    println!("and by {RESERVED} with a waiter each, others in each of 1,000 rounds");
+
     for key in 0.. {
         forget(LOCKS.try_lock(key).expect("nobody else locks"));
         FITTED.store(key + 1, Relaxed);
@@ -49,6 +76,6 @@ fn main() -> ! {
 fn panic(info: &PanicInfo<'_>) -> ! {
     let fitted = FITTED.load(Relaxed);
     println!("{fitted} keys fitted; then: {}", info.message());
-    let as_foretold = HEAP.is_exhausted() && fitted as usize >= KEYS;
+    let as_foretold = HEAP.is_exhausted() && fitted as usize >= RESERVED;
     exit(if as_foretold { 0 } else { 1 })
 }
