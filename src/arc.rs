@@ -32,7 +32,7 @@ impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
 
 guard! {
     /// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexGuardArc<K, S>, Arc<KeyedMutex<K, S>>, "the key is unlocked"
+    KeyedMutexGuardArc<K, S>, Arc<KeyedMutex<K, S>>
 }
 
 exclusive!(KeyedMutexGuardArc<K, S>);
@@ -40,11 +40,11 @@ downgrade!(KeyedMutexGuardArc<K, S> => KeyedMutexSharedGuardArc);
 
 guard! {
     /// Like [`KeyedMutexSharedGuard`](crate::KeyedMutexSharedGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexSharedGuardArc<K, S>, Arc<KeyedMutex<K, S>>, "the share is given back"
+    KeyedMutexSharedGuardArc<K, S>, Arc<KeyedMutex<K, S>>
 }
 
 /// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
-#[must_use = "the keys are unlocked when the guards are dropped"]
+#[must_use = "bind it to a name such as `_guards`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
 pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Holder<Arc<KeyedMutex<K, S>>>>);
 
@@ -83,6 +83,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 
     /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
+    #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
         Holder::now::<Plain>(self.clone(), key).map(KeyedMutexGuardArc)
     }
@@ -115,6 +116,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 
     /// Like [`try_lock_shared`](Self::try_lock_shared), but the guard owns an `Arc` of the mutex.
+    #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     pub fn try_lock_shared_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexSharedGuardArc<K, S>> {
         Holder::now::<Share>(self.clone(), key).map(KeyedMutexSharedGuardArc)
     }
@@ -138,6 +140,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 
     /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
+    #[must_use = "a ticket that is dropped gives up its place in the queue"]
     pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(usize) -> bool) -> Option<TicketArc<K, S>> {
         join(self.clone(), key, admit).map(TicketArc)
     }

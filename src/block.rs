@@ -89,7 +89,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert!(mutex.try_lock_for("alice", Duration::from_millis(10)).is_none());
     /// # drop(guard);
     /// ```
-    #[must_use = "the key is unlocked at once unless the guard is kept"]
+    #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     pub fn try_lock_for(&self, key: K, timeout: Duration) -> Option<KeyedMutexGuard<'_, K, S>> {
         // A deadline beyond what the clock can tell never comes.
         block(self.acquire(key), Instant::now().checked_add(timeout))

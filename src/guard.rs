@@ -8,9 +8,9 @@ use crate::mutex::KeyedMutex;
 
 /// A guard with the given handle.
 macro_rules! guard {
-    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $handle:ty, $dropped:literal) => {
+    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $handle:ty) => {
         $(#[$doc])*
-        #[must_use = concat!($dropped, " when the guard is dropped")]
+        #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
         #[clippy::has_significant_drop]
         pub struct $Guard<$($a,)? K, S = RandomState>(
             #[allow(dead_code)] // it is dropped
@@ -58,7 +58,7 @@ guard! {
     ///
     /// A guard may be sent to another thread and dropped there. A guard that is forgotten
     /// ([`mem::forget`](core::mem::forget)) locks its key for ever, and no other key.
-    KeyedMutexGuard<'a, K, S>, &'a KeyedMutex<K, S>, "the key is unlocked"
+    KeyedMutexGuard<'a, K, S>, &'a KeyedMutex<K, S>
 }
 
 exclusive!(KeyedMutexGuard<'a, K, S>);

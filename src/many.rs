@@ -31,7 +31,7 @@ where
 }
 
 /// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
-#[must_use = "the keys are unlocked when the guards are dropped"]
+#[must_use = "bind it to a name such as `_guards`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
 pub struct KeyedMutexGuards<'a, K, S = RandomState>(Vec<Holder<&'a KeyedMutex<K, S>>>);
 

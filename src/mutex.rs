@@ -156,7 +156,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///     None => { /* it is being done already */ }
     /// }
     /// ```
-    #[must_use = "the key is unlocked at once unless the guard is bound to a name such as `_guard`"]
+    #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_acquire"))]
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
         Holder::now::<Plain>(self, key).map(KeyedMutexGuard)

@@ -89,7 +89,7 @@ guard! {
     ///
     /// There is no way to make it exclusive: two who try that at the same time would wait for each other for ever. Drop it,
     /// lock the key, and look again at what it guards.
-    KeyedMutexSharedGuard<'a, K, S>, &'a KeyedMutex<K, S>, "the share is given back"
+    KeyedMutexSharedGuard<'a, K, S>, &'a KeyedMutex<K, S>
 }
 
 impl<K> KeyedMutex<K> {
@@ -163,6 +163,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Locks a key together with others who share it, if that can be had at once: if nobody has it for itself, nobody
     /// waits, and there is room.
+    #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_read", "try_acquire"))]
     pub fn try_lock_shared(&self, key: K) -> Option<KeyedMutexSharedGuard<'_, K, S>> {
         Holder::now::<Share>(self, key).map(KeyedMutexSharedGuard)

@@ -73,8 +73,8 @@ ticket! {
     /// A place in the queue for a key, taken when the ticket was made. Await it for a guard, or run a task.
     ///
     /// A ticket that has its turn and is not polled holds the queue up, as a guard does. It may be dropped
-    /// in any state, and gives up its place (or the key, if it was its turn) then. A ticket allocates
-    /// nothing if the key is free, else one box more than a plain lock that waits.
+    /// in any state, and gives up its place (or the key, if it was its turn) then. A ticket allocates no more
+    /// than a plain lock.
     ///
     /// # Panics
     ///
@@ -122,6 +122,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |ahead| ahead < 3)).collect::<Vec<_>>();
     /// assert_eq!(admitted.len(), 3); // the others are turned away at once
     /// ```
+    #[must_use = "a ticket that is dropped gives up its place in the queue"]
     pub fn ticket_if(&self, key: K, admit: impl FnOnce(usize) -> bool) -> Option<Ticket<'_, K, S>> {
         join(self, key, admit).map(Ticket)
     }
