@@ -9,7 +9,7 @@ use crate::shard::Shard;
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Stops the tasks that are queued for a key now, and returns how many. The holder goes on.
     ///
-    /// It does what [`stop`](KeyedMutexGuard::stop) of a guard does, from outside. A task counts as queued
+    /// It does what [`stop`](crate::KeyedMutexGuard::stop) of a guard does, from outside. A task counts as queued
     /// until it begins, so one that has been given the key but has not been polled since is stopped too. A
     /// [`Ticket`](crate::Ticket) that has to wait counts as well: it may yet run a task. (One that found the
     /// key free holds it, and goes on.)

@@ -39,7 +39,8 @@ macro_rules! exclusive {
             }
 
             /// Runs a task and unlocks the key. Unless the task returns `Ok`, it stops the tasks queued behind it, as
-            /// [`KeyedMutex::run_or_stop`] does.
+            /// [`KeyedMutex::run_or_stop`] does: also if it panics, or is dropped half-way. Dropped before its first
+            /// poll, it only unlocks the key.
             pub async fn run_or_stop<T, E>(self, task: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
                 self.0.run_or_stop(task).await
             }
@@ -50,6 +51,7 @@ macro_rules! exclusive {
 pub(crate) use exclusive;
 
 guard! {
+    #[doc(alias("release", "unlock", "permit"))]
     /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
     ///
     /// Unlocking hands the key to the task that has waited longest, if any, and forgets the key otherwise. It

@@ -1,9 +1,8 @@
 //! An async mutex by key: tasks with the same key run one after another, first come first served; tasks
 //! with different keys run at the same time; a key that nobody uses takes no memory.
 //!
-//! [`KeyedMutex`] is the whole crate: [`lock`](KeyedMutex::lock) for a guard, [`run`](KeyedMutex::run) and
-//! [`run_or_stop`](KeyedMutex::run_or_stop) for a task, [`ticket`](KeyedMutex::ticket) to queue now and wait
-//! later. It runs under any executor, or none, on servers, in browsers, and on microcontrollers.
+//! [`KeyedMutex`] is the whole crate. It runs under any executor, or none, on servers, in browsers, and on
+//! microcontrollers.
 //!
 //! ```
 //! use async_mutex_lite::KeyedMutex;
@@ -18,6 +17,24 @@
 //! }
 //! # smol::block_on(webhook(1));
 //! ```
+//!
+//! | you want | you use |
+//! | --- | --- |
+//! | one at a time | [`lock(key).await`](KeyedMutex::lock), or [`run(key, task).await`](KeyedMutex::run) |
+//! | only if nobody is at it | [`try_lock(key)`](KeyedMutex::try_lock) |
+//! | to give up waiting after a time, or on any signal | [`lock_unless(key, signal).await`](KeyedMutex::lock_unless) |
+//! | at most so many waiting | [`ticket_if(key, \|ahead\| ahead < 20)`](KeyedMutex::ticket_if) |
+//! | work in the order of arrival, though it is spawned | [`ticket(key)`](KeyedMutex::ticket), then [`run`](Ticket::run) |
+//! | several keys, without a deadlock | [`lock_many(keys).await`](KeyedMutex::lock_many) |
+//! | readers together, or at most n at once | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |
+//! | to stop the rest on an error | [`run_or_stop(key, task).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
+//! | to lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`try_lock_for(key, time)`](KeyedMutex::try_lock_for) |
+//! | to shut down | [`stop_all()`](KeyedMutex::stop_all), [`all_idle().await`](KeyedMutex::all_idle) |
+//! | to own what you hold, for `spawn` | the same with `_arc`, on an `Arc` of the mutex |
+//!
+//! The guide has the [common mistakes](guide::mistakes), [recipes](guide::recipes), what to know [on a
+//! microcontroller](guide::microcontrollers), and the way here [from JavaScript](guide::from_javascript) and [from a map
+//! of mutexes](guide::from_a_map).
 //!
 //! # Features
 //!
@@ -39,6 +56,10 @@
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one, which is all that can compare and
 //! swap. A Cortex-M0 cannot: there, the atomics come from portable-atomic, which asks the final binary how
 //! (by its feature `critical-section`, say).
+//!
+//! On bare metal, one of `critical-section` and `spin` must be on: a spin lock, which an interrupt handler must not
+//! touch, has to be asked for there. `critical-section` needs an implementation to link, so no library should turn
+//! it on for its users.
 //!
 //! When memory runs out, the allocator's error handler decides (by default, abort with `std`, panic
 //! without). Nothing has been changed then. Unlocking and cancelling need no memory.
@@ -62,33 +83,51 @@ extern crate alloc;
 #[cfg(all(feature = "std", not(target_os = "none")))]
 extern crate std;
 
-#[cfg(target_has_atomic = "ptr")]
-mod arc;
-mod ask;
+// In the order in which people need what they have: the page of `KeyedMutex` follows it.
+mod mutex;
+mod guard;
+mod run;
+mod ticket;
+mod many;
+mod share;
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 mod block;
-#[cfg(any(test, loom, fuzzing))]
-#[path = "../tests/model/check.rs"]
-mod check;
-mod claim;
-mod guard;
-mod hash;
 #[cfg(feature = "idle")]
 mod idle;
-mod many;
-mod mutex;
-mod queue;
-mod run;
-mod shard;
-mod shards;
-mod share;
-mod slots;
-mod sync;
+mod ask;
+#[cfg(target_has_atomic = "ptr")]
+mod arc;
+
+// What these are made of, from the top down.
+mod claim;
 mod table;
-mod ticket;
+mod shards;
+mod shard;
+mod slots;
+mod queue;
 mod wake;
 #[cfg(feature = "idle")]
 mod watch;
+mod hash;
+mod sync;
+#[cfg(any(test, loom, fuzzing))]
+#[path = "../tests/model/check.rs"]
+mod check;
+
+/// How to use it, beyond the first page. (Only documentation: there is nothing in it.)
+#[cfg(any(doc, doctest))]
+pub mod guide {
+    #[doc = include_str!("guide/mistakes.md")]
+    pub mod mistakes {}
+    #[doc = include_str!("guide/recipes.md")]
+    pub mod recipes {}
+    #[doc = include_str!("guide/microcontrollers.md")]
+    pub mod microcontrollers {}
+    #[doc = include_str!("guide/from_javascript.md")]
+    pub mod from_javascript {}
+    #[doc = include_str!("guide/from_a_map.md")]
+    pub mod from_a_map {}
+}
 
 // The reference model once more, with the invariants checked after each critical section.
 #[cfg(test)]

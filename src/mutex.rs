@@ -86,8 +86,9 @@ use crate::table::Table;
 /// An entry of the table for each busy key, which holds its `K` and some 40 bytes; 32 bytes for each waiter (24 where
 /// pointers have 32 bits). Neither a free key nor a waiter allocates anything once the table has had as many. After a
 /// burst it gives its memory back by itself: what waiters took, when nobody waits and it was for more than 64; what
-/// keys took, as they go (without `std`, when the last one has gone). With `std` the table is made at first use, in
-/// shards, about sixteen for each processor.
+/// keys took, as they go (without `std`, when the last one has gone). What an empty table keeps is at most room for 14
+/// keys and 64 waiters a shard, and what was [reserved](Self::reserve). With `std` the table is made at first use, in
+/// shards, about sixteen for each processor: that takes about 4 KiB for each processor (keys of 8 bytes).
 ///
 /// # Without `std`
 ///
@@ -137,7 +138,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert!(mutex.is_empty());
     /// # });
     /// ```
-    #[doc(alias("acquire", "async_lock", "wait", "single flight"))]
+    #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
     pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> {
         self.acquire(key)
     }

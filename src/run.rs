@@ -75,8 +75,11 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Cancellation
     ///
-    /// As in [`run`](Self::run): a task that has not begun stops nobody when it is dropped. One that has
-    /// begun is dropped, then the queue is stopped, then the key is released.
+    /// As in [`run`](Self::run): a task that has not begun stops nobody when it is dropped. **Dropped half-way, it stops
+    /// the queue**: the task is dropped, then the queue is stopped, then the key is released. A time limit around the whole
+    /// does that, and so does a client who leaves, if his server drops the handler. So limit the wait alone, by awaiting a
+    /// [`ticket`](Self::ticket) and then calling [`run_or_stop`](crate::KeyedMutexGuard::run_or_stop) of its guard; and
+    /// spawn what shall go on without its client: see the [recipes](crate::guide::recipes).
     ///
     /// # Panics
     ///
@@ -100,6 +103,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(mutex.run("order 7", async || "a retry runs").await, Ok("a retry runs"));
     /// # });
     /// ```
+    #[doc(alias("transaction", "abort on error"))]
     pub async fn run_or_stop<T, E>(
         &self,
         key: K,

@@ -70,7 +70,9 @@ macro_rules! ticket {
 pub(crate) use ticket;
 
 ticket! {
-    /// A place in the queue for a key, taken when the ticket was made. Await it for a guard, or run a task.
+    /// A place in the queue for a key, taken when the ticket was made. Run a task with it, or await it for a guard, or for
+    /// [`Stopped`] if the queue was stopped while it waited. So a limit on the wait alone is the runtime's `timeout` around
+    /// the ticket, and any other signal is a `select` or `or` with it.
     ///
     /// A ticket that has its turn and is not polled holds the queue up, as a guard does. It may be dropped
     /// in any state, and gives up its place (or the key, if it was its turn) then. A ticket allocates no more
@@ -123,6 +125,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(admitted.len(), 3); // the others are turned away at once
     /// ```
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
+    #[doc(alias("limit", "admission", "max_pending"))]
     pub fn ticket_if(&self, key: K, admit: impl FnOnce(usize) -> bool) -> Option<Ticket<'_, K, S>> {
         join(self, key, admit).map(Ticket)
     }

@@ -269,6 +269,27 @@ fn a_burst_beyond_what_was_reserved_gives_its_memory_back_as_far_as_that() {
 }
 
 #[test]
+fn an_empty_table_keeps_little() {
+    // With `std`, the shards: about sixteen for each processor, but one if there is one processor.
+    let mutex = KeyedMutex::<u64, OneHash>::default();
+    let first = measure(|| drop(mutex.try_lock(0)));
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let each = first.bytes_current as f64 / processors as f64;
+    goal("bytes of the first use for each processor, u64", "at most 8,192", each, 8192.0);
+    // One shard, after a few keys with a few waiters.
+    let waker = Waker::from(Arc::new(Counter::default()));
+    let mut waiters = boxes(64);
+    let info = measure(|| {
+        let guards: [_; 14] = std::array::from_fn(|key| mutex.try_lock(key as u64));
+        queue(&mut waiters, &waker, || mutex.lock(1));
+        waiters.iter_mut().for_each(|waiter| waiter.set(None));
+        drop(guards);
+    });
+    assert!(mutex.is_empty());
+    goal("bytes that an empty shard keeps at most, u64", "3,000", info.bytes_current as f64, 3000.0);
+}
+
+#[test]
 fn futures_are_small() {
     let numbers = KeyedMutex::<u64>::new();
     let names = KeyedMutex::<String>::new();
