@@ -3,18 +3,20 @@
 mod common;
 
 use std::cell::Cell;
-use std::collections::hash_map;
+use std::collections::{VecDeque, hash_map};
 use std::error::Error;
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::BuildHasherDefault;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash};
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_mutex_lite::{
-    DefaultHasher, KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc, RandomState,
-    Stopped, Ticket, TicketArc,
+    DefaultHasher, KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc,
+    KeyedMutexSharedGuard, KeyedMutexSharedGuardArc, RandomState, Stopped, Ticket, TicketArc,
 };
 use common::now;
 
@@ -25,7 +27,7 @@ struct Key(u8);
 /// A hasher that is not `Default`, not `Clone`, not unwind safe.
 struct Hasher(fn() -> hash_map::DefaultHasher, #[allow(dead_code)] Cell<u8>);
 
-impl std::hash::BuildHasher for Hasher {
+impl BuildHasher for Hasher {
     type Hasher = hash_map::DefaultHasher;
 
     fn build_hasher(&self) -> Self::Hasher {
@@ -53,7 +55,9 @@ fn a_mutex_and_its_guards_are_send_and_sync_when_the_key_is_send() {
     send_sync::<Stopped>();
     send_sync::<RandomState>();
     send_sync::<DefaultHasher>();
-    fn ticket<T: Send + Unpin + Debug>() {}
+    send_sync::<KeyedMutexSharedGuard<'_, PlainKey>>();
+    send_sync::<KeyedMutexSharedGuardArc<PlainKey>>();
+    fn ticket<T: Send + Sync + Unpin + Debug>() {}
     ticket::<Ticket<'_, PlainKey>>();
     ticket::<TicketArc<PlainKey>>();
 }
@@ -78,6 +82,13 @@ fn futures_are_send_when_their_parts_are() {
     drop(send(mutex.lock_many([key()])));
     drop(is_static(send(mutex.lock_many_arc([key()]))));
     drop(send(mutex.lock_unless(key(), async {})));
+    drop(is_static(send(mutex.lock_unless_arc(key(), async {}))));
+    drop(send(mutex.lock_shared(key())));
+    drop(is_static(send(mutex.lock_shared_arc(key()))));
+    #[cfg(feature = "idle")]
+    drop((send(mutex.idle("key")), send(mutex.all_idle())));
+    drop(send(mutex.try_lock(key()).unwrap().run_or_stop(async || Ok::<_, Stopped>(()))));
+    drop(is_static(send(mutex.try_lock_arc(key()).unwrap().run_or_stop(async || Err::<(), _>(())))));
     // A task that borrows, and one that is not `Send` on an executor of one thread.
     let mut borrowed = 0;
     let task = async || borrowed += 1;
@@ -86,6 +97,72 @@ fn futures_are_send_when_their_parts_are() {
     let shared = Rc::new(Cell::new(0));
     now(mutex.run(key(), async || shared.set(1))).unwrap();
     assert_eq!(shared.get(), 1);
+}
+
+#[test]
+fn futures_are_send_in_generic_code() {
+    async fn locked<K: Eq + Hash + Send, S: BuildHasher + Sync + Send>(mutex: &KeyedMutex<K, S>, key: K) -> usize {
+        let _guard = mutex.lock(key).await;
+        futures_lite::future::yield_now().await;
+        mutex.len()
+    }
+    fn boxed<'a, K, F>(mutex: &'a KeyedMutex<K>, key: K, job: F) -> Pin<Box<dyn Future<Output = u32> + Send + 'a>>
+    where
+        K: Eq + Hash + Send,
+        F: Future<Output = u32> + Send + 'a,
+    {
+        Box::pin(async move { mutex.run(key, async move || job.await).await.unwrap() })
+    }
+    type Job = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = u32> + Send>> + Send>;
+    async fn work(mutex: Arc<KeyedMutex<u32>>, job: Job) -> Result<u32, Stopped> {
+        mutex.ticket_arc(7).run(async move || job().await).await
+    }
+    let mutex = Arc::new(KeyedMutex::<u32>::new());
+    assert_eq!(smol::block_on(async { send(locked(&mutex, 7)).await }), 1);
+    assert_eq!(smol::block_on(boxed(&mutex, 7, async { 8 })), 8);
+    assert_eq!(smol::block_on(smol::spawn(work(mutex, Box::new(|| Box::pin(async { 9 }))))), Ok(9));
+}
+
+#[test]
+fn a_guard_may_live_in_a_struct_and_a_ticket_in_a_collection() {
+    struct Session<'a> {
+        name: String,
+        _guard: KeyedMutexGuard<'a, String>,
+    }
+    struct Owned {
+        _guard: KeyedMutexGuardArc<String>,
+    }
+    let mutex = Arc::new(KeyedMutex::<String>::new());
+    let session = Session { name: "alice".into(), _guard: now(mutex.lock("alice".into())) };
+    let owned = Owned { _guard: now(mutex.lock_arc("bob".into())) };
+    let mut queue: VecDeque<_> = (0..3).map(|_| mutex.ticket_arc(session.name.clone())).collect();
+    assert_eq!((mutex.len(), mutex.waiting(&session.name)), (2, 3));
+    drop((session, owned));
+    while let Some(ticket) = queue.pop_front() {
+        drop(now(ticket).unwrap());
+    }
+    assert!(mutex.is_empty());
+}
+
+#[test]
+fn a_ticket_is_a_future_for_select_timeout_and_join() {
+    let mutex = Arc::new(KeyedMutex::<u32>::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let guard = tokio::time::timeout(Duration::MAX, mutex.ticket(1)).await.expect("in time").unwrap();
+        let mut waits = mutex.ticket_arc(1);
+        tokio::select! {
+            biased;
+            _ = &mut waits => panic!("it is held"),
+            () = async {} => {}
+        }
+        let signalled = futures_lite::future::or(async { mutex.ticket(1).await.is_ok() }, async { false });
+        assert!(!signalled.await, "and the place is given up");
+        assert_eq!(mutex.waiting(&1), 1);
+        drop(guard);
+        assert!(waits.await.is_ok());
+    });
+    assert!(mutex.is_empty());
 }
 
 #[test]
