@@ -14,18 +14,41 @@ const OPERATIONS: usize = if cfg!(any(feature = "std", feature = "critical-secti
 const THREADS: usize = 4;
 const KEYS: usize = 3;
 
-/// One bit of proof for each key: it must be free when it is entered.
+/// Proof for each key: who has it for himself finds nobody there, and who shares it finds none of those.
 struct Cells([AtomicU32; KEYS]);
+
+const ALONE: u32 = 1 << 16;
 
 impl Cells {
     fn inside(&self, key: usize) {
-        assert_eq!(self.0[key].fetch_add(1, Relaxed), 0, "two are inside");
-        std::hint::black_box(key);
-        if fastrand::u8(..) < 8 {
-            thread::yield_now();
-        }
-        assert_eq!(self.0[key].fetch_sub(1, Relaxed), 1, "two are inside");
+        assert_eq!(self.0[key].fetch_add(ALONE, Relaxed), 0, "two are inside");
+        linger(key);
+        assert_eq!(self.0[key].fetch_sub(ALONE, Relaxed), ALONE, "two are inside");
     }
+
+    fn beside_others(&self, key: usize) {
+        assert!(self.0[key].fetch_add(1, Relaxed) < ALONE, "one shares what another has for himself");
+        linger(key);
+        assert!(self.0[key].fetch_sub(1, Relaxed) < ALONE, "one shares what another has for himself");
+    }
+}
+
+fn linger(key: usize) {
+    std::hint::black_box(key);
+    if fastrand::u8(..) < 8 {
+        thread::yield_now();
+    }
+}
+
+/// Gives up after a few turns of the executor.
+async fn for_a_while<T>(work: impl Future<Output = T>) -> Option<T> {
+    let give_up = async {
+        for _ in 0..fastrand::u8(..6) {
+            yield_now().await;
+        }
+        None
+    };
+    or(give_up, async { Some(work.await) }).await
 }
 
 #[test]
@@ -52,7 +75,7 @@ fn operations_on_four_threads_with_random_cancellation() {
 
 async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
     let key = fastrand::usize(..KEYS);
-    match fastrand::u8(..10) {
+    match fastrand::u8(..13) {
         0 | 1 => {
             let _guard = mutex.lock(key).await;
             cells.inside(key);
@@ -86,37 +109,33 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
         }
         7 => {
             // Polled again and again while others come and go, then dropped.
-            let give_up = async {
-                for _ in 0..fastrand::u8(..6) {
-                    yield_now().await;
-                }
-                None
-            };
-            let guard = or(give_up, async { Some(mutex.lock(key).await) }).await;
-            if guard.is_some() {
+            if let Some(_guard) = for_a_while(mutex.lock(key)).await {
                 cells.inside(key);
             }
         }
         8 => {
-            let give_up = async {
-                for _ in 0..fastrand::u8(..6) {
-                    yield_now().await;
-                }
-                None
-            };
-            let work = async {
-                Some(
-                    mutex
-                        .run_or_stop(key, async || {
-                            cells.inside(key);
-                            yield_now().await;
-                            cells.inside(key);
-                            Ok::<_, ()>(())
-                        })
-                        .await,
-                )
-            };
-            let _ = or(give_up, work).await;
+            let work = mutex.run_or_stop(key, async || {
+                cells.inside(key);
+                yield_now().await;
+                cells.inside(key);
+                Ok::<_, ()>(())
+            });
+            let _ = for_a_while(work).await;
+        }
+        9 => {
+            let _guard = mutex.lock_shared(key).await;
+            cells.beside_others(key);
+        }
+        10 => {
+            if let Some(_guard) = for_a_while(mutex.lock_shared(key)).await {
+                cells.beside_others(key);
+            }
+        }
+        11 => {
+            let guard = mutex.lock(key).await;
+            cells.inside(key);
+            let _guard = guard.downgrade();
+            cells.beside_others(key);
         }
         _ => {
             assert!(mutex.waiting(&key) < THREADS);

@@ -24,9 +24,14 @@ fn enter(key: usize) {
     unsafe { *CELLS[key].0.get() += 1 };
 }
 
+fn look(key: usize) {
+    // SAFETY: the caller shares the key, so nobody writes; if one did, this is what the sanitizer is to find.
+    std::hint::black_box(unsafe { *CELLS[key].0.get() });
+}
+
 async fn step() {
     let key = fastrand::usize(..KEYS);
-    match fastrand::u8(..7) {
+    match fastrand::u8(..10) {
         0 | 1 => {
             let _guard = MUTEX.lock(key).await;
             enter(key);
@@ -51,13 +56,32 @@ async fn step() {
             let _guards = MUTEX.lock_many(0..KEYS).await;
             (0..KEYS).for_each(enter);
         }
+        6 => {
+            let _guard = MUTEX.lock_shared(key).await;
+            look(key);
+        }
+        7 => {
+            let guard = MUTEX.lock(key).await;
+            enter(key);
+            let _guard = guard.downgrade();
+            look(key);
+        }
+        8 => {
+            let give_up = async {
+                yield_now().await;
+                None
+            };
+            if let Some(_guard) = or(give_up, async { Some(MUTEX.lock_shared(key).await) }).await {
+                look(key);
+            }
+        }
         _ => {
             let ticket = MUTEX.ticket(key);
             let give_up = async {
                 yield_now().await;
                 None
             };
-            if let Some(_guard) = or(give_up, async { Some(ticket.await) }).await {
+            if let Some(Ok(_guard)) = or(give_up, async { Some(ticket.await) }).await {
                 enter(key);
             }
         }
