@@ -136,13 +136,12 @@ impl<K> Slots<K> {
     /// table, the larger one stays: unlocking never fails.
     fn shrink(&mut self) {
         let (len, buckets) = (self.table.len(), self.table.num_buckets());
-        if buckets <= KEPT_BUCKETS || buckets <= self.kept || len * SPARSE > buckets {
+        let dense = if ROOMY { len * SPARSE > buckets } else { len > 0 };
+        if dense || buckets <= KEPT_BUCKETS || buckets <= self.kept {
             return;
         }
         if !ROOMY {
-            if len == 0 {
-                self.table = HashTable::new();
-            }
+            self.table = HashTable::new();
             return;
         }
         let mut smaller = HashTable::new();
