@@ -138,6 +138,7 @@ async fn step(world: &World) {
             let inside = world.share(key);
             yield_now().await;
             drop(inside);
+            #[cfg(feature = "idle")]
             or(a_while(), async {
                 mutex.idle(&key).await;
                 None::<()>
@@ -147,6 +148,9 @@ async fn step(world: &World) {
         _ => {
             if let Ok(_guard) = mutex.lock_unless(key, a_while::<()>()).await {
                 drop(world.enter(key));
+            }
+            if fastrand::u8(..) == 0 {
+                mutex.stop_all();
             }
             mutex.stop(&key);
             let _ = (mutex.waiting(&key), mutex.is_locked(&key), mutex.len());
