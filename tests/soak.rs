@@ -251,8 +251,11 @@ fn soak(operations: u64) {
     println!("and {checked} operations of scripts beside the reference model");
 
     // Flat: the most of the second half is not above the most of the first by more than the allocators of
-    // so many threads may keep for themselves.
+    // so many threads may keep for themselves. A short run ends while they still warm up, and may see one sample only.
     const SLACK: u64 = 256;
+    if operations < 10_000_000 {
+        return;
+    }
     let (early, late) = pages.split_at(pages.len() / 2);
     let most = |pages: &[u64]| pages.iter().copied().max().unwrap_or_default();
     assert!(most(late) <= most(early) + SLACK, "memory grows: {pages:?}");
