@@ -139,6 +139,7 @@ mod model;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../tests/must_use.md")]
 struct Readme;
 
 #[cfg(target_has_atomic = "ptr")]
