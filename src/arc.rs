@@ -74,11 +74,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// smol::spawn(async move { drop(guard) }).await;
     /// # });
     /// ```
-    pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + use<K, S> {
-        self.acquire_arc(key)
-    }
-
-    fn acquire_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + Unpin + use<K, S> {
+    pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + Unpin + use<K, S> {
         Acquire::<_, _, Plain>::new(self.clone(), key, |holder, _| KeyedMutexGuardArc(holder))
     }
 
@@ -98,21 +94,21 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         signal: F,
     ) -> impl Future<Output = Result<KeyedMutexGuardArc<K, S>, T>> + use<K, S, T, F> {
-        unless(self.acquire_arc(key), signal)
+        unless(self.lock_arc(key), signal)
     }
 
     /// Like [`lock_blocking`](Self::lock_blocking), but the guard owns an `Arc` of the mutex.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexGuardArc<K, S> {
-        block(self.acquire_arc(key), None).expect("there is no deadline")
+        block(self.lock_arc(key), None).expect("there is no deadline")
     }
 
     /// Like [`lock_shared`](Self::lock_shared), but the guard owns an `Arc` of the mutex.
     pub fn lock_shared_arc(
         self: &Arc<Self>,
         key: K,
-    ) -> impl Future<Output = KeyedMutexSharedGuardArc<K, S>> + use<K, S> {
-        self.acquire_shared_arc(key)
+    ) -> impl Future<Output = KeyedMutexSharedGuardArc<K, S>> + Unpin + use<K, S> {
+        Acquire::<_, _, Share>::new(self.clone(), key, |holder, _| KeyedMutexSharedGuardArc(holder))
     }
 
     /// Like [`try_lock_shared`](Self::try_lock_shared), but the guard owns an `Arc` of the mutex.
@@ -124,14 +120,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Like [`lock_shared_blocking`](Self::lock_shared_blocking), but the guard owns an `Arc` of the mutex.
     #[cfg(all(feature = "std", not(target_family = "wasm")))]
     pub fn lock_shared_arc_blocking(self: &Arc<Self>, key: K) -> KeyedMutexSharedGuardArc<K, S> {
-        block(self.acquire_shared_arc(key), None).expect("there is no deadline")
-    }
-
-    fn acquire_shared_arc(
-        self: &Arc<Self>,
-        key: K,
-    ) -> impl Future<Output = KeyedMutexSharedGuardArc<K, S>> + Unpin + use<K, S> {
-        Acquire::<_, _, Share>::new(self.clone(), key, |holder, _| KeyedMutexSharedGuardArc(holder))
+        block(self.lock_shared_arc(key), None).expect("there is no deadline")
     }
 
     /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.

@@ -65,12 +65,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # drop(guard);
     /// ```
     pub fn lock_blocking(&self, key: K) -> KeyedMutexGuard<'_, K, S> {
-        block(self.acquire(key), None).expect("there is no deadline")
+        block(self.lock(key), None).expect("there is no deadline")
     }
 
     /// Like [`lock_shared`](Self::lock_shared), but blocks the thread, as [`lock_blocking`](Self::lock_blocking) does.
     pub fn lock_shared_blocking(&self, key: K) -> KeyedMutexSharedGuard<'_, K, S> {
-        block(self.acquire_shared(key), None).expect("there is no deadline")
+        block(self.lock_shared(key), None).expect("there is no deadline")
     }
 
     /// Like [`lock_blocking`](Self::lock_blocking), but gives up after a time.
@@ -92,6 +92,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     pub fn try_lock_for(&self, key: K, timeout: Duration) -> Option<KeyedMutexGuard<'_, K, S>> {
         // A deadline beyond what the clock can tell never comes.
-        block(self.acquire(key), Instant::now().checked_add(timeout))
+        block(self.lock(key), Instant::now().checked_add(timeout))
     }
 }

@@ -118,7 +118,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key, waiting for it if need be, and returns a guard that unlocks it when dropped.
     ///
     /// The place in the queue is taken at the first poll. `key` is dropped as soon as it is not needed:
-    /// at the first poll if the key is busy, else when it is unlocked.
+    /// at the first poll if the key is busy, else when it is unlocked. The future is `Unpin`: a `select!` may poll it by
+    /// reference, and keep its place.
     ///
     /// # Cancellation
     ///
@@ -139,8 +140,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
-    pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> {
-        self.acquire(key)
+    pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
+        Acquire::<_, _, Plain>::new(self, key, |holder, _| KeyedMutexGuard(holder))
     }
 
     /// Locks a key if it is free: if nobody holds it or waits for it.
@@ -203,11 +204,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         signal: impl Future<Output = T>,
     ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
-        unless(self.acquire(key), signal).await
-    }
-
-    pub(crate) fn acquire(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
-        Acquire::<_, _, Plain>::new(self, key, |holder, _| KeyedMutexGuard(holder))
+        unless(self.lock(key), signal).await
     }
 }
 

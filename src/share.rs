@@ -157,8 +157,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("read", "rwlock", "semaphore", "acquire"))]
-    pub fn lock_shared(&self, key: K) -> impl Future<Output = KeyedMutexSharedGuard<'_, K, S>> {
-        self.acquire_shared(key)
+    pub fn lock_shared(&self, key: K) -> impl Future<Output = KeyedMutexSharedGuard<'_, K, S>> + Unpin {
+        Acquire::<_, _, Share>::new(self, key, |holder, _| KeyedMutexSharedGuard(holder))
     }
 
     /// Locks a key together with others who share it, if that can be had at once: if nobody has it for itself, nobody
@@ -167,10 +167,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     #[doc(alias("try_read", "try_acquire"))]
     pub fn try_lock_shared(&self, key: K) -> Option<KeyedMutexSharedGuard<'_, K, S>> {
         Holder::now::<Share>(self, key).map(KeyedMutexSharedGuard)
-    }
-
-    pub(crate) fn acquire_shared(&self, key: K) -> impl Future<Output = KeyedMutexSharedGuard<'_, K, S>> + Unpin {
-        Acquire::<_, _, Share>::new(self, key, |holder, _| KeyedMutexSharedGuard(holder))
     }
 }
 

@@ -124,6 +124,14 @@ fn futures_are_send_in_generic_code() {
 }
 
 #[test]
+fn futures_of_lock_need_not_be_pinned() {
+    fn unpin<T: Unpin>(_: T) {}
+    let mutex = Arc::new(KeyedMutex::<String>::new());
+    unpin((mutex.lock("key".into()), mutex.lock_arc("key".into())));
+    unpin((mutex.lock_shared("key".into()), mutex.lock_shared_arc("key".into())));
+}
+
+#[test]
 fn a_guard_may_live_in_a_struct_and_a_ticket_in_a_collection() {
     struct Session<'a> {
         name: String,
