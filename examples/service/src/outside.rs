@@ -1,0 +1,24 @@
+//! What is not ours, and slow: the bank, and the carrier. Here they answer at once, unless they are told to hang.
+
+use std::collections::HashSet;
+
+use tokio::sync::watch;
+
+#[derive(Default)]
+pub struct Outside(watch::Sender<HashSet<&'static str>>);
+
+impl Outside {
+    /// Asks the carrier, or the bank of a wallet, and waits for the answer.
+    pub async fn ask(&self, whom: &str) {
+        let mut hanging = self.0.subscribe();
+        hanging.wait_for(|hanging| !hanging.contains(whom)).await.expect("the shop owns the sender");
+    }
+
+    pub fn hang(&self, who: &'static str) {
+        self.0.send_modify(|hanging| assert!(hanging.insert(who)));
+    }
+
+    pub fn answer(&self, who: &str) {
+        self.0.send_modify(|hanging| assert!(hanging.remove(who)));
+    }
+}

@@ -1,0 +1,91 @@
+//! What happens to whom, by statuses and the books. All but one are so patient that no machine is too slow.
+
+use std::time::Duration;
+
+use crate::scenes::{FOR_EVER, FUNDS, Row, Town};
+use crate::shop::AT_MOST_WAITING;
+
+async fn open(patience: Duration) -> Town {
+    Town::open(patience).await.unwrap()
+}
+
+/// 0 for a client who left.
+fn statuses(rows: &[Row]) -> Vec<u16> {
+    rows.iter().map(|row| row.status.unwrap_or(0)).collect()
+}
+
+/// Checks what a wallet was charged, in this order, and that nothing is left of the queue.
+#[track_caller]
+fn charged(town: &Town, wallet: &str, expected: &[u64]) {
+    let books = town.shop.books();
+    let charges = books.charges.iter().filter(|(whose, _)| whose == wallet).map(|(_, cents)| *cents);
+    assert_eq!(charges.collect::<Vec<_>>(), expected);
+    assert!(books.is_sound(FUNDS));
+    assert!(town.shop.wallets.is_empty() && town.shop.orders.is_empty());
+}
+
+#[tokio::test]
+async fn an_order_that_comes_again_is_shipped_once_and_gets_the_same_answer() {
+    let town = open(2 * FOR_EVER).await;
+    let rows = town.orders().await.unwrap();
+    assert_eq!(statuses(&rows), [201, 200, 200, 0, 200]);
+    let parcel = town.shop.books().parcels[&7];
+    for row in &rows[..3] {
+        assert!(row.text.starts_with(&format!("parcel {parcel}")), "{}", row.text);
+    }
+    assert_eq!(town.shop.books().parcels.len(), 2);
+}
+
+#[tokio::test]
+async fn a_declined_charge_stops_those_behind_it_and_none_that_comes_later() {
+    let town = open(2 * FOR_EVER).await;
+    assert_eq!(statuses(&town.declined().await.unwrap()), [201, 201, 402, 424, 424, 201]);
+    charged(&town, "alice", &[200, 300, 50]);
+}
+
+#[tokio::test]
+async fn a_client_who_leaves_stops_nobody_and_is_charged_only_if_it_was_at_work() {
+    let town = open(2 * FOR_EVER).await;
+    assert_eq!(statuses(&town.leavers().await.unwrap()), [0, 201, 0, 201]);
+    charged(&town, "bob", &[100, 200, 50]);
+}
+
+#[tokio::test]
+async fn twenty_wait_and_the_next_is_turned_away_at_once() {
+    let town = open(2 * FOR_EVER).await;
+    let rows = town.crowd().await.unwrap();
+    let served = 1 + AT_MOST_WAITING;
+    assert_eq!(statuses(&rows), [vec![201; served], vec![429; 4]].concat());
+    charged(&town, "carol", &(1..=served as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_wait_that_is_too_long_is_given_up_and_the_work_before_it_is_not() {
+    let town = open(Duration::from_millis(50)).await;
+    // The third does not wait: its wallet is free.
+    assert_eq!(statuses(&town.slow().await.unwrap()), [201, 503, 201]);
+    charged(&town, "dave", &[100, 300]);
+}
+
+#[tokio::test]
+async fn a_shop_that_closes_ends_what_has_begun_and_turns_the_others_away() {
+    let town = open(2 * FOR_EVER).await;
+    let shop = town.shop.clone();
+    let rows = town.close().await.unwrap();
+    assert_eq!(statuses(&rows), [201, 503, 503, 503, 0]);
+    assert_eq!(shop.books().charges, [("erin".to_string(), 100)]);
+    assert!(shop.books().parcels.contains_key(&9), "shipped, though its client had left");
+    assert!(shop.wallets.is_empty() && shop.orders.is_empty());
+}
+
+#[tokio::test]
+async fn wallets_do_not_wait_for_each_other() {
+    let town = open(2 * FOR_EVER).await;
+    town.shop.outside.hang("alice");
+    let at_work = town.charge("alice", 100).await;
+    assert_eq!(town.post("/wallets/bob/200").answer().await.unwrap().status, 201);
+    assert!(town.shop.wallets.is_locked("alice"));
+    town.shop.outside.answer("alice");
+    assert_eq!(at_work.answer().await.unwrap().status, 201);
+    assert_eq!(town.shop.books().charges, [("bob".to_string(), 200), ("alice".to_string(), 100)]);
+}
