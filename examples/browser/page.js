@@ -2,6 +2,16 @@ import { createMutex, mutex } from "./mutex.js"
 
 const $ = (selector, parent = document) => parent.querySelector(selector)
 const pause = (ms) => new Promise((done) => setTimeout(done, ms))
+// Plays once, when first seen, for whoever has not asked for less motion.
+const playOnceSeen = (element, play) => {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return
+  const eye = new IntersectionObserver((sightings) => {
+    if (!sightings.some(({ isIntersecting }) => isIntersecting)) return
+    eye.disconnect()
+    play()
+  }, { threshold: 0.3 })
+  eye.observe(element)
+}
 const element = (html) => Object.assign(document.createElement("template"), { innerHTML: html.trim() }).content.firstChild
 
 // ---- One queue for each key
@@ -19,7 +29,6 @@ class Lane {
 
   constructor(key, hue) {
     this.key = key
-    this.colour = `hsl(${hue} 80% 66%)`
     this.element = element(`
       <div class="lane" data-key="${key}" style="--hue: ${hue}" data-most="0" data-done="0" data-failed="0" data-stopped="0">
         <b>${key}</b>
@@ -77,21 +86,24 @@ class Lane {
     const width = (canvas.width = canvas.clientWidth * devicePixelRatio)
     const height = (canvas.height = canvas.clientHeight * devicePixelRatio)
     const context = canvas.getContext("2d")
+    const style = getComputedStyle(this.element) // the reader may change the theme at any time
+    const colour = (name) => style.getPropertyValue(`--${name}`)
     const x = (time) => width * (1 - (now - time) / PAST)
     this.tasks = this.tasks.filter((task) => !(task.end < now - PAST))
     for (const { start, end = now, state } of this.tasks) {
       if (!start) continue
-      context.fillStyle = state === "failed" ? "#ff5d6c" : this.colour
+      context.fillStyle = colour(state === "failed" ? "bad" : "colour")
       context.globalAlpha = state === "running" ? 0.65 : 1
       context.beginPath()
       context.roundRect(x(start) + 1, height * 0.2, Math.max(2, x(end) - x(start) - 2), height * 0.6, height * 0.15)
       context.fill()
     }
     context.globalAlpha = 1
-    context.strokeStyle = "#8c95a8"
+    context.strokeStyle = colour("soft")
     for (const { end, state } of this.tasks) {
       if (state !== "stopped") continue
-      const [centre, half] = [x(end), height * 0.22]
+      const half = height * 0.22
+      const centre = x(end) + 2 * half // beside the bar of the task that stopped it
       context.beginPath()
       for (const slope of [1, -1]) {
         context.moveTo(centre - half, height / 2 - half * slope)
@@ -109,6 +121,12 @@ $("#burst").onclick = () => {
   const keys = Object.keys(KEYS)
   for (let n = 0; n < 16; n++) lanes[keys[Math.floor(Math.random() * keys.length)]].add()
 }
+
+// A bit of everything, to begin with.
+playOnceSeen($("#lanes"), () => {
+  const begin = { alice: "....", bob: "...", carol: ".!..", dave: ".." } // ! fails
+  for (const [key, tasks] of Object.entries(begin)) for (const task of tasks) lanes[key].add({ fails: task === "!" })
+})
 
 function frame(now) {
   for (const lane of Object.values(lanes)) lane.draw(now)
@@ -135,13 +153,14 @@ async function race(figure, guard) {
 
   const withdraw = async (row) => {
     const read = balance
-    const bar = element(`<span style="left: ${place()}%; --hue: ${196 + row * 22}">read ${read}</span>`)
-    list.children[row].append(bar)
+    const bar = element(`<span style="left: ${place()}%; --hue: ${196 + row * 22}"></span>`)
+    const label = element(`<small>read ${read}</small>`)
+    list.children[row].append(bar, label)
     const grow = setInterval(() => (bar.style.width = `${place() - parseFloat(bar.style.left)}%`), 16)
     await pause(THINKS)
     clearInterval(grow)
     output.value = balance = read - 10
-    bar.textContent = `${read} → ${balance}`
+    label.textContent = `${read} → ${balance}`
   }
   for (let row = 0; row < TASKS; row++) list.append(document.createElement("li"))
   await Promise.all(Array.from({ length: TASKS }, (_, row) => guard(() => withdraw(row))))
@@ -158,6 +177,8 @@ $("#race").onclick = async ({ target }) => {
   ])
   target.disabled = false
 }
+
+playOnceSeen($("#without").parentElement, () => $("#race").click())
 
 // ---- From JavaScript
 
@@ -178,6 +199,8 @@ $("#run").onclick = async () => {
     log(error)
   }
 }
+
+$("#run").click()
 
 const wasm = performance.getEntriesByType("resource").find(({ name }) => name.endsWith(".wasm"))
 $("#size").textContent = `This is the Rust crate in WebAssembly${wasm?.decodedBodySize ? `, ${(wasm.decodedBodySize / 1024).toFixed(0)} KiB with its glue` : ""}.`

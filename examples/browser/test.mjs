@@ -1,12 +1,12 @@
-// Clicks through the page in a real browser: node test.mjs CHROMIUM SCREENSHOT, where playwright-core can be
-// found from the working directory. `.ci/page` calls it.
+// Clicks through the page in a real browser: node test.mjs CHROMIUM DIRECTORY, where playwright-core can be
+// found from the working directory, and the directory is for screenshots. `.ci/page` calls it.
 import assert from "node:assert/strict"
 import { readFile } from "node:fs/promises"
 import { createServer } from "node:http"
 import { createRequire } from "node:module"
 import { extname } from "node:path"
 
-const [executablePath, screenshot] = process.argv.slice(2)
+const [executablePath, screenshots] = process.argv.slice(2)
 const { chromium } = createRequire(`${process.cwd()}/`)("playwright-core")
 
 const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" }
@@ -26,13 +26,27 @@ const browser = await chromium.launch({
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 })
-try {
-  const page = await browser.newPage({ viewport: { width: 1180, height: 1180 } })
-  const troubles = []
+const KEYS = ["alice", "bob", "carol", "dave"]
+const troubles = []
+// The page as a reader sees it who likes it so.
+async function open({ width, ...likes }) {
+  const page = await browser.newPage({ viewport: { width, height: 1180 }, ...likes })
   page.on("pageerror", (error) => troubles.push(error))
   page.on("console", (message) => message.type() === "error" && troubles.push(message.text()))
   await page.goto(`http://127.0.0.1:${server.address().port}/`)
   await page.waitForSelector("body[data-ready]")
+  return page
+}
+const counts = (page) => page.locator(".lane").evaluateAll((lanes) =>
+  lanes.map(({ dataset: { done, failed, stopped } }) => [done, failed, stopped].join(" ")).join(", "))
+const frames = (page) => page.evaluate(() =>
+  new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
+
+try {
+  // For a reader who has asked for less motion, nothing moves by itself.
+  const page = await open({ width: 1180, reducedMotion: "reduce" })
+  await frames(page)
+  assert.equal(await page.locator(".task, figure li").count(), 0)
 
   const lane = (key) => page.locator(`.lane[data-key=${key}]`)
   const click = (key, what) => lane(key).locator(`[data-do=${what}]`).click()
@@ -92,9 +106,50 @@ try {
   await page.waitForFunction(() => document.querySelectorAll(".slot .task").length === 4)
   await page.click("#burst")
   await page.waitForSelector(".lane[data-key=carol] .task[data-state=stopped]")
-  if (screenshot) await page.screenshot({ path: screenshot, fullPage: true })
+  await page.screenshot({ path: `${screenshots}/busy.png`, fullPage: true })
   await idle()
-  for (const key of ["alice", "bob", "carol", "dave"]) assert.equal(await attribute(key, "most"), 1, key)
+  for (const key of KEYS) assert.equal(await attribute(key, "most"), 1, key)
+  await page.close()
+
+  // For all others each part plays by itself, when it is first seen, and only then; on a screen of any width, with
+  // nothing cut off, in the reader's theme.
+  const screens = [["phone", 360], ["desktop", 1200]].flatMap((screen) => [[...screen, "dark"], [...screen, "light"]])
+  await Promise.all(screens.map(async ([device, width, colorScheme]) => {
+    const page = await open({ width, colorScheme })
+    await page.locator("#without").scrollIntoViewIfNeeded()
+    await page.waitForSelector("figure[data-end=wrong] + figure[data-end=right]")
+    await page.evaluate(() => scrollTo(0, 0))
+    const played = "4 0 0, 3 0 0, 1 1 2, 2 0 0"
+    await page.waitForFunction((played) => played === [...document.querySelectorAll(".lane")].map(
+      ({ dataset: { done, failed, stopped } }) => [done, failed, stopped].join(" ")).join(", "), played)
+    await page.screenshot({ path: `${screenshots}/${device}-${colorScheme}.png`, fullPage: true })
+    await page.locator("#without").scrollIntoViewIfNeeded()
+    await page.evaluate(() => scrollTo(0, 0))
+    await frames(page)
+    assert.equal(await counts(page), played, "it plays once")
+    assert.equal(await page.locator("#race:enabled").count(), 1, "it plays once")
+    assert.equal(await page.locator("#busy").textContent(), "0", "it plays once")
+
+    const where = `${device}, ${colorScheme}`
+    const labels = await page.locator("figure small").evaluateAll((labels) => labels.map((label) => {
+      const [inner, outer] = [label.getBoundingClientRect(), label.closest("ol").getBoundingClientRect()]
+      return { text: label.textContent, whole: inner.left >= outer.left && inner.right <= outer.right }
+    }))
+    assert.equal(labels.length, 12)
+    for (const { text, whole } of labels) assert.ok(whole, `"${text}" is cut off: ${where}`)
+    assert.ok(labels.some(({ text }) => text === "60 → 50"), where)
+    const legend = await page.locator(".legend > span").evaluateAll((parts) => parts.map((part) => {
+      const [swatch, line] = [part.firstElementChild.getBoundingClientRect(), part.getBoundingClientRect()]
+      return { text: part.textContent, together: line.height < 30 && swatch.top >= line.top && swatch.bottom <= line.bottom }
+    }))
+    assert.equal(legend.length, 5)
+    for (const { text, together } of legend) assert.ok(together, `"${text}" is parted from its swatch: ${where}`)
+    assert.ok(await page.evaluate((width) => document.documentElement.scrollWidth <= width, width), `too wide: ${where}`)
+    const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3))
+    const [least, most] = [Math.min(...ground), Math.max(...ground)]
+    assert.ok(colorScheme === "light" ? least > 200 : most < 55, `the ground is ${ground}: ${where}`)
+    await page.close()
+  }))
   assert.deepEqual(troubles, [])
   console.log(`the page holds what it promises, in Chromium ${browser.version()}`)
 } finally {
