@@ -319,6 +319,7 @@ fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) -> String {
     let mut text = String::new();
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     let _ = writeln!(text, "{} by {}, all at once", count(orders.len(), "order"), count(users.len(), "user"));
+    let _ = writeln!(text, "both charts have one scale: {} ms from edge to edge", end.as_millis());
 
     for (title, day) in [("WITHOUT the mutex", without), ("WITH the mutex", with)] {
         let took = ended(day).as_millis();
