@@ -13,6 +13,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// until it begins, so one that has been given the key but has not been polled since is stopped too. A
     /// [`Ticket`](crate::Ticket) that has to wait counts as well: it may yet run a task. (One that found the
     /// key free holds it, and goes on.)
+    ///
+    /// Whoever is stopped is told so in its turn, not at once: until then it waits, and counts as one who waits, in
+    /// [`waiting`](Self::waiting) and for [`ticket_if`](Self::ticket_if).
     pub fn stop<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
     where
         K: Borrow<Q>,
@@ -65,8 +68,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 impl<K, S> KeyedMutex<K, S> {
     /// Stops the tasks that are queued now, for whatever key, and returns how many. Those that have begun go on.
     ///
-    /// It is [`stop`](Self::stop) for one key after another. Keys that are locked meanwhile may be missed: for a shutdown, see
-    /// first that nobody comes any more, then call this, then wait for [`all_idle`](Self::all_idle).
+    /// It is [`stop`](Self::stop) for one key after another. Keys that are locked meanwhile may be missed: for a
+    /// shutdown, see first that nobody comes any more, then call this, then wait for [`all_idle`](Self::all_idle). How that
+    /// is done without a gap is one of the [recipes](crate::guide::recipes#shut-down-gracefully).
     ///
     /// # Examples
     ///
@@ -83,7 +87,8 @@ impl<K, S> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("shutdown", "cancel", "abort", "close"))]
     pub fn stop_all(&self) -> usize {
-        self.table.shards.iter().map(|shard| shard.with(Shard::stop_all)).sum()
+        // Made if need be: one whose shard is not there yet would otherwise be missed, though it came before a flag.
+        self.table.shards.all().iter().map(|shard| shard.with(Shard::stop_all)).sum()
     }
 
     /// Returns how many keys are busy: held or waited for.

@@ -40,7 +40,12 @@ macro_rules! exclusive {
 
             /// Runs a task and unlocks the key. Unless the task returns `Ok`, it stops the tasks queued behind it, as
             /// [`KeyedMutex::run_or_stop`] does: also if it panics, or is dropped half-way. Dropped before its first
-            /// poll, it only unlocks the key.
+            /// poll, it only unlocks the key. For one who waited with a limit of his own; see
+            /// [`Ticket`](crate::Ticket) for an example.
+            ///
+            /// # Errors
+            ///
+            /// The task's own.
             pub async fn run_or_stop<T, E>(self, task: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
                 self.0.run_or_stop(task).await
             }

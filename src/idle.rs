@@ -51,7 +51,8 @@ async fn watch<K>(shard: &Locked<K>, busy: impl Fn(&mut Slots<K>) -> Option<u64>
 impl<K, S> KeyedMutex<K, S> {
     /// Waits until no key is busy: the last step of a graceful shutdown.
     ///
-    /// There was a moment, then, at which nobody held a key or waited for one. Whoever keeps the mutex busy for ever,
+    /// There was a moment, then, at which nobody held a key or waited for one: also those who were spawned, and whose client
+    /// has left, for whom a server's own graceful shutdown does not wait. Whoever keeps the mutex busy for ever,
     /// be it with a different key each time, keeps this waiting. It takes no place in any queue, makes no key
     /// busy, and may be dropped at any time.
     ///

@@ -23,7 +23,7 @@
 //! | one at a time | [`lock(key).await`](KeyedMutex::lock), or [`run(key, task).await`](KeyedMutex::run) |
 //! | only if nobody is at it | [`try_lock(key)`](KeyedMutex::try_lock) |
 //! | to give up waiting after a time, or on any signal | [`lock_unless(key, signal).await`](KeyedMutex::lock_unless) |
-//! | at most so many waiting | [`ticket_if(key, \|ahead\| ahead < 20)`](KeyedMutex::ticket_if) |
+//! | at most so many waiting | [`ticket_if(key, \|ahead\| ahead <= 20)`](KeyedMutex::ticket_if) |
 //! | work in the order of arrival, though it is spawned | [`ticket(key)`](KeyedMutex::ticket), then [`run`](Ticket::run) |
 //! | several keys, without a deadlock | [`lock_many(keys).await`](KeyedMutex::lock_many) |
 //! | readers together, or at most n at once | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |

@@ -167,7 +167,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key, or gives up as soon as `signal` is ready: a timer, a shutdown, a closed connection.
     ///
     /// A free key wins over a signal that has fired. What ends is the wait: how long the key is held after
-    /// that is the holder's own affair, and no signal of somebody else takes it away.
+    /// that is the holder's own affair, and no signal of somebody else takes it away. It is a plain lock, which
+    /// nobody stops: for a task that [`run_or_stop`](Self::run_or_stop) may stop, put the limit on a
+    /// [`Ticket`](crate::Ticket).
     ///
     /// | to give up | signal |
     /// | --- | --- |

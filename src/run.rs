@@ -8,7 +8,10 @@ use crate::claim::{Acquire, Handle, Holder};
 use crate::mutex::KeyedMutex;
 use crate::shard::Task;
 
-/// A task was not run: one before it, with the same key, failed or stopped the queue while it waited.
+/// A task was not run: one before it, with the same key, failed or stopped the queue while it waited; or somebody
+/// called [`stop`](KeyedMutex::stop) or [`stop_all`](KeyedMutex::stop_all).
+///
+/// It is told in the task's turn, and does not say which of these it was: whoever has to know keeps a flag of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
@@ -33,7 +36,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # Errors
     ///
     /// [`Stopped`], and the task was never called, if the queue was stopped while this task waited in it:
-    /// by a [`run_or_stop`](Self::run_or_stop) that failed, or by [`stop`](crate::KeyedMutexGuard::stop).
+    /// by a [`run_or_stop`](Self::run_or_stop) that failed, or by [`stop`](Self::stop), of a guard or of the mutex.
     ///
     /// # Cancellation
     ///

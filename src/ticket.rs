@@ -71,8 +71,25 @@ pub(crate) use ticket;
 
 ticket! {
     /// A place in the queue for a key, taken when the ticket was made. Run a task with it, or await it for a guard, or for
-    /// [`Stopped`] if the queue was stopped while it waited. So a limit on the wait alone is the runtime's `timeout` around
-    /// the ticket, and any other signal is a `select` or `or` with it.
+    /// [`Stopped`] if the queue was stopped while it waited.
+    ///
+    /// So a limit on the wait alone is the runtime's `timeout` around the ticket, and any other signal is a `select` with
+    /// it; what has begun is not cut off. (`timeout(time, &mut ticket)` keeps the place when the time is up.)
+    ///
+    /// ```
+    /// # use async_mutex_lite::{KeyedMutex, Stopped};
+    /// # use std::time::Duration;
+    /// # async fn charge() -> Result<u32, &'static str> { Ok(7) }
+    /// async fn wallet(mutex: &KeyedMutex<u64>, user: u64) -> Result<u32, &'static str> {
+    ///     match tokio::time::timeout(Duration::from_secs(2), mutex.ticket(user)).await {
+    ///         Ok(Ok(guard)) => guard.run_or_stop(charge).await,
+    ///         Ok(Err(Stopped)) => Err("one before this failed"),
+    ///         Err(_) => Err("busy, try again later"), // the place is given up
+    ///     }
+    /// }
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    /// # assert_eq!(runtime.block_on(wallet(&KeyedMutex::new(), 1)), Ok(7));
+    /// ```
     ///
     /// A ticket that has its turn and is not polled holds the queue up, as a guard does. It may be dropped
     /// in any state, and gives up its place (or the key, if it was its turn) then. A ticket allocates no more
@@ -111,9 +128,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Queues for a key now, if `admit` says so of how many hold it or wait for it (0: the key is free).
     ///
-    /// That is decided atomically: nobody comes or goes between the count and the queueing. `admit`
-    /// runs under the lock of a part of the table: it must be short, and must not touch the mutex.
-    /// A panic in it is passed on, and changes nothing.
+    /// `|ahead| ahead <= 20` is one at work, and at most 20 that wait. That is decided atomically: nobody comes or goes
+    /// between the count and the queueing. `admit` runs under the lock of a part of the table: it must be short (to look
+    /// at an atomic flag is fine), and must not touch the mutex. A panic in it is passed on, and changes nothing.
     ///
     /// # Examples
     ///
@@ -121,8 +138,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// use async_mutex_lite::KeyedMutex;
     ///
     /// let mutex = KeyedMutex::new();
-    /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |ahead| ahead < 3)).collect::<Vec<_>>();
-    /// assert_eq!(admitted.len(), 3); // the others are turned away at once
+    /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |ahead| ahead <= 2)).collect::<Vec<_>>();
+    /// assert_eq!(admitted.len(), 3); // one at work, and two that wait; the others are turned away at once
     /// ```
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
     #[doc(alias("limit", "admission", "max_pending"))]
