@@ -88,13 +88,17 @@ impl<M: Handle, T: Kind<M::Key>> Waiter<M, T> {
 
     /// Ready when its turn has come, with the holder that it becomes and with whether it is stopped.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Holder<M>, bool)> {
-        let (table, place) =
-            (self.mutex.as_ref().expect("it was polled after it had given its guard").table(), self.place);
+        let Self { mutex, place, .. } = self;
+        let table = mutex.as_ref().expect("it was polled after it had given its guard").table();
         let mut stopped = false;
         if place.node != NONE {
             let waker = context.waker();
             stopped = ready!(until_cloned(waker, |spare| {
-                table.with(place.hash, |shard| shard.poll::<T>(place, waker, spare))
+                let polled = table.with(place.hash, |shard| shard.poll::<T>(*place, waker, spare));
+                if let Some(Poll::Ready(_)) = polled {
+                    place.node = NONE; // it is free: if dropping `spare` panics, the key is passed on
+                }
+                polled
             }));
         }
         Poll::Ready((self.holder(), stopped))

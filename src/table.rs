@@ -97,6 +97,7 @@
 //!   guards, or check.
 
 use core::hash::{BuildHasher, Hash};
+use core::mem;
 
 use crate::shard::{Kind, Place, Shard};
 use crate::shards::Shards;
@@ -129,6 +130,11 @@ impl<K, S> Table<K, S> {
         // Out here, so that the closure does not move it, and that it is dropped outside the lock.
         let mut key = Some(key);
         let id = self.with(hash, |shard| shard.claim_now::<T>(hash, &mut key, self.max));
+        if let (Some(_), Some(id)) = (T::SHARES, id) {
+            let share = Share { table: self, hash, id };
+            drop(key.take()); // the slot has one already: if this panics, the share is given back
+            mem::forget(share);
+        }
         id.ok_or_else(|| key.expect("the shard took no key"))
     }
 
@@ -158,6 +164,19 @@ impl<K, S> Table<K, S> {
     /// How many keys are busy, one shard after another.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.with(|shard| shard.slots.len())).sum()
+    }
+}
+
+/// A share that nobody holds yet.
+struct Share<'a, K, S> {
+    table: &'a Table<K, S>,
+    hash: u32,
+    id: u64,
+}
+
+impl<K, S> Drop for Share<'_, K, S> {
+    fn drop(&mut self) {
+        self.table.unlock(self.hash, self.id);
     }
 }
 

@@ -33,10 +33,12 @@ pub(crate) fn wake_each(next: &mut dyn FnMut() -> Option<Waker>) {
 
     impl Drop for Rest<'_> {
         fn drop(&mut self) {
-            #[cfg(feature = "std")] // one more panic while the first unwinds would abort
-            mem::forget(std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| wake_each(self.0))));
-            #[cfg(not(feature = "std"))]
-            wake_each(self.0);
+            while let Some(waker) = (self.0)() {
+                #[cfg(feature = "std")] // one more panic while the first unwinds would abort
+                mem::forget(std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| waker.wake())));
+                #[cfg(not(feature = "std"))]
+                waker.wake();
+            }
         }
     }
 

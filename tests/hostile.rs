@@ -251,6 +251,8 @@ mod raw {
         pub(super) static PANIC_IN_CLONE: Cell<bool> = const { Cell::new(false) };
         pub(super) static PANIC_IN_DROP: Cell<bool> = const { Cell::new(false) };
         pub(super) static ALIVE: Cell<isize> = const { Cell::new(0) };
+        /// Done once, by the next clone.
+        pub(super) static IN_CLONE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     }
 
     static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| ALIVE.set(ALIVE.get() - 1), |_| (), drop);
@@ -258,6 +260,9 @@ mod raw {
     fn clone(_: *const ()) -> RawWaker {
         if PANIC_IN_CLONE.replace(false) {
             resume_unwind(Box::new("in clone"));
+        }
+        if let Some(work) = IN_CLONE.take() {
+            work();
         }
         ALIVE.set(ALIVE.get() + 1);
         RawWaker::new(std::ptr::null(), &VTABLE)
@@ -344,6 +349,69 @@ fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
         works(&mutex);
     }
     assert_eq!(raw::ALIVE.get(), 0, "as many wakers dropped as made");
+}
+
+#[test]
+fn a_key_that_panics_when_it_is_dropped_takes_no_share_with_it() {
+    let mutex = KeyedMutex::<_>::new();
+    for wait in [false, true] {
+        let first = mutex.try_lock_shared(Key(1)).unwrap();
+        let key = Key(1); // is dropped when the share is had, since the table has one
+        let second = with_mischief(Mischief::PanicInDrop, || match wait {
+            false => drop(mutex.try_lock_shared(key)),
+            true => drop(now(mutex.lock_shared(key))),
+        });
+        assert!(second.is_err());
+        drop(first);
+        works(&mutex);
+    }
+}
+
+#[test]
+#[cfg(feature = "std")] // without, the second panic while the first unwinds aborts
+fn many_wakers_that_panic_need_no_more_stack_than_one() {
+    const MANY: usize = 10_000;
+    let work = || {
+        let mutex = KeyedMutex::<u32>::new();
+        let guard = mutex.try_lock(1);
+        let waker = Waker::from(odd(|| resume_unwind(Box::new("in wake"))));
+        let mut queue: Vec<_> = (0..MANY).map(|_| common::hand(mutex.lock_shared(1))).collect();
+        queue.iter_mut().for_each(|waits| assert!(waits.poll_with(&waker).is_pending()));
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(guard))).is_err());
+        queue.iter_mut().for_each(|waits| drop(waits.ready()));
+        assert!(mutex.is_empty());
+    };
+    thread::Builder::new().stack_size(128 * 1024).spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_turn_that_comes_while_a_waker_is_cloned_is_not_lost_when_the_clone_panics_as_it_is_dropped() {
+    static MUTEX: KeyedMutex<u32, OneHash> = KeyedMutex::with_hasher(OneHash);
+    let guard = MUTEX.try_lock(1).unwrap();
+    let mut first = common::hand(MUTEX.lock(1));
+    assert!(first.poll().is_pending());
+    let held = MUTEX.try_lock(2).unwrap();
+    let other = MUTEX.try_lock(3).unwrap();
+    // Polled with another waker, it must be cloned; meanwhile the turn comes, and the clone is not needed.
+    let waker = raw::waker();
+    raw::IN_CLONE.set(Some(Box::new(|| drop(guard))));
+    raw::PANIC_IN_DROP.set(true);
+    assert!(catch_unwind(AssertUnwindSafe(|| first.poll_with(&waker).is_pending())).is_err());
+    raw::PANIC_IN_DROP.set(false);
+    // Its node is free, and soon another's.
+    let mut waits = waiting(MUTEX.lock(2));
+    let mut waits_too = waiting(MUTEX.lock(3));
+    drop(first);
+    assert!(MUTEX.try_lock(1).is_some(), "the turn has been passed on");
+    waits.pending();
+    drop(held);
+    drop(waits.ready());
+    waits_too.pending();
+    drop(other);
+    drop(waits_too.ready());
+    drop(waker);
+    assert_eq!(raw::ALIVE.get(), 0);
+    assert!(MUTEX.is_empty());
 }
 
 #[test]
