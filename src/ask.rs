@@ -24,7 +24,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         self.table.with(hash, |shard| shard.stop(hash, &mut |slot| slot.key.borrow() == key))
     }
 
-    /// Returns whether somebody holds the key, or is being given it.
+    /// Returns whether somebody holds the key, or shares it, or is being given it.
     ///
     /// Other tasks may change that at once. To act on it, use [`try_lock`](Self::try_lock).
     #[must_use]
@@ -35,7 +35,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         self.queued(key).is_some()
     }
 
-    /// Returns how many are queued for the key, the one that holds it (or is being given it) not counted.
+    /// Returns how many are queued for the key, not counting those inside: the one that holds it (or is being given it), or
+    /// all who share it.
     ///
     /// # Examples
     ///
@@ -108,13 +109,17 @@ impl<K, S> KeyedMutex<K, S> {
     /// Makes room now for that many keys that are busy at once, and as many waiters, and keeps it for good.
     ///
     /// Where there is one table (without `std`, or with `critical-section`), that many keys allocate nothing from then on,
-    /// however often they come and go, and the table moves to no other place: in an interrupt, too, locking takes the
-    /// time of a look-up. Where the table is in shards, with `std`, each gets its part, twice: so it holds for
-    /// all shards to which the hashes bring at most twice their part, which is nearly certain from some sixty
-    /// keys a shard on, and needs luck for a few keys.
+    /// however often they come and go, and the table moves to no other place, in an interrupt either. (Now and
+    /// then its entries are put in order within it, which takes time for each of them.)
     ///
-    /// What it takes is some 100 bytes for each key and 32 for each waiter (less where pointers have 32 bits; four and two
-    /// times that in shards).
+    /// With `std` the table is in shards, and each gets twice its part of the keys and waiters. A shard to which the
+    /// hashes bring more may still allocate: that is unlikely if there are sixty keys or more to a shard, and likely
+    /// if there are few. All who wait for one key are in one shard.
+    ///
+    /// For each key it takes two to five entries of the table, since tables come in powers of two, and there must be room
+    /// for twice as many; an entry is a `K` and some 40 bytes. For each waiter it takes 32 bytes (24 where pointers have 32
+    /// bits). In shards it is twice that. From then on the table never takes less; nor is memory given back that more
+    /// waiters have taken since, nor, without `std`, that more keys have.
     ///
     /// # Panics
     ///

@@ -30,8 +30,8 @@ pub(crate) use guard;
 macro_rules! exclusive {
     ($Guard:ident <$($a:lifetime,)? K, S>) => {
         impl<$($a,)? K, S> $Guard<$($a,)? K, S> {
-            /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run) and
-            /// [`run_or_stop`](KeyedMutex::run_or_stop) that waits for this key now returns
+            /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run),
+            /// [`run_or_stop`](KeyedMutex::run_or_stop) and [ticket](crate::Ticket) that waits for this key now returns
             /// [`Stopped`](crate::Stopped) when its turn comes. Plain locks are not stopped, nor is whoever
             /// comes later, nor any other key.
             pub fn stop(self) {
@@ -60,7 +60,7 @@ guard! {
     /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
     ///
     /// Unlocking hands the key to the task that has waited longest, if any, and forgets the key otherwise. It
-    /// neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or the next one's waker
+    /// neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it wakes
     /// does; even then the key is unlocked. That waker runs before `drop` returns.
     ///
     /// A guard may be sent to another thread and dropped there. A guard that is forgotten

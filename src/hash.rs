@@ -12,11 +12,13 @@ use foldhash::fast::FoldHasher;
 /// It stands between an attacker who may choose keys and a table in which they all collide (the keys
 /// would still be locked rightly, only slowly). The seed is one per process:
 ///
-/// - with the feature `std` it holds 128 bits from the operating system;
+/// - with the feature `std` it holds 128 bits from where the standard library's maps have theirs: the operating system, if
+///   there is one. On `wasm32-unknown-unknown` there is none;
 /// - without it there is no portable source of randomness. The seed then is the address of a static:
-///   different in each process where address space is laid out at random, **the same at every start on a
-///   microcontroller and in a browser**. If keys come from strangers there, pass a hasher that you
-///   seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
+///   different in each process where address space is laid out at random, the same at every start on a microcontroller.
+///
+/// **In a browser and on a microcontroller it is no secret.** If keys come from strangers there, pass a hasher that you
+/// seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
 ///
 /// The hash function is foldhash, as in hashbrown's maps: fast and of good quality, but not cryptographic.
 ///

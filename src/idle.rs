@@ -95,6 +95,8 @@ impl<K, S> KeyedMutex<K, S> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Waits until nobody holds the key or waits for it.
     ///
+    /// While anybody watches, forgetting a key of the same part of the table takes time for each who watches there.
+    ///
     /// There was such a moment, then; others may have locked the key since. Whoever keeps it busy for ever keeps
     /// this waiting. It takes no place in the queue, makes no key busy, and may be dropped at any time.
     ///

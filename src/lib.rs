@@ -30,7 +30,7 @@
 //! | to stop the rest on an error | [`run_or_stop(key, task).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
 //! | to lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`try_lock_for(key, time)`](KeyedMutex::try_lock_for) |
 //! | to shut down | [`stop_all()`](KeyedMutex::stop_all), [`all_idle().await`](KeyedMutex::all_idle) |
-//! | to own what you hold, for `spawn` | the same with `_arc`, on an `Arc` of the mutex |
+//! | to own what you hold, for `spawn` | [`lock_arc`](KeyedMutex::lock_arc), [`ticket_arc`](KeyedMutex::ticket_arc) and so on, on an `Arc` of the mutex |
 //!
 //! The guide has the [common mistakes](guide::mistakes), [recipes](guide::recipes), what to know [on a
 //! microcontroller](guide::microcontrollers), and the way here [from JavaScript](guide::from_javascript) and [from a map
@@ -44,17 +44,18 @@
 //! | and split into | shards, about sixteen for each processor | one | one |
 //! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
 //! | [`lock_blocking`](KeyedMutex::lock_blocking), [`try_lock_for`](KeyedMutex::try_lock_for) | yes (not on WASM) | no | with `std` |
-//! | [`RandomState`] is seeded from | the operating system | an address | the system with `std`, else an address |
+//! | [`RandomState`] is seeded from | the operating system, if there is one | an address | the same with `std`, else an address |
 //! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
 //!
 //! A critical section lasts as long as a look-up, now and then as long as moving the table to a larger one
-//! (with `std`, or a smaller), which allocates. No waker runs in it: they run after it, in whatever unlocks, an
+//! (with `std`, or a smaller), which allocates unless room was [reserved](KeyedMutex::reserve), or putting it in order;
+//! `stop_all` and [`idle`](KeyedMutex::idle) look at each key and each who watches. No waker runs in it: they run after it, in whatever unlocks, an
 //! interrupt handler included.
 //!
 //! `idle` (on by default, also without `std`) adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle).
 //!
-//! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one, which is all that can compare and
-//! swap. A Cortex-M0 cannot: there, the atomics come from portable-atomic, which asks the final binary how
+//! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one: one that can compare and swap. A Cortex-M0
+//! cannot: there, the atomics come from portable-atomic, which asks the final binary how
 //! (by its feature `critical-section`, say).
 //!
 //! On bare metal, one of `critical-section` and `spin` must be on: a spin lock, which an interrupt handler must not

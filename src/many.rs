@@ -40,7 +40,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// A key that is given twice is locked once; an empty list locks nothing. The keys are locked one after
     /// another in the order of `K`, so callers of `lock_many` never wait for each other in a circle.
-    /// (Whoever holds a key already, from another call, can still make one.)
+    /// (Whoever holds a key already, from another call, can still make one.) The guards stop nobody: for that, run
+    /// a task under one of the keys.
     ///
     /// # Cancellation
     ///

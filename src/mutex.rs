@@ -36,11 +36,11 @@ use crate::table::Table;
 ///
 /// # Fairness
 ///
-/// First polled, first served, for each key, whatever mix of [`lock`](Self::lock),
-/// [`lock_arc`](Self::lock_arc), [`lock_blocking`](Self::lock_blocking), [`run`](Self::run) and
-/// [`run_or_stop`](Self::run_or_stop) waits. The key is *handed over*: from the moment of an unlock it
+/// First polled, first served, for each key, whatever mix of guards, tasks, blocking threads and sharers waits; a
+/// [`ticket`](Self::ticket) counts from the call. The key is *handed over*: from the moment of an unlock it
 /// belongs to the next in the queue, so neither a newcomer nor [`try_lock`](Self::try_lock) can slip in
-/// before that one is polled. One unlock wakes one waiter, with the waker of its last poll.
+/// before that one is polled. One unlock wakes one waiter, with the waker of its last poll (or all sharers who go in
+/// together, and those who watch for [`idle`](Self::idle)).
 ///
 /// A waiter that has been given the key and is not polled any more, nor dropped, holds the queue up, just
 /// as a guard does. That happens to futures kept in a `select!` loop or a `join` whose task does something
@@ -77,18 +77,20 @@ use crate::table::Table;
 ///
 /// A task that panics unlocks its key, and the mutex is never poisoned. `Hash`, the key's `Drop`, and whatever a
 /// waker does when it is woken, cloned or dropped run outside every lock, and may do to the mutex what they like: an
-/// executor may run tasks inside `wake`, or block there. `Eq` and `Borrow` run under the lock of a part of the table:
-/// they must not touch the mutex. A panic in any of them is passed on to whoever called, and corrupts nothing: a
+/// executor may run tasks inside `wake`, or block there. (Several that are to be woken at once are woken one after
+/// another, and a sharer is let in when it is woken: a waker that blocks holds up those behind it.) `Eq` and `Borrow` run
+/// under the lock of a part of the table: they must not touch the mutex. A panic in any of them is passed on to whoever called, and corrupts nothing: a
 /// waker's comes out of the unlock that woke it, when that is complete.
 ///
 /// # Memory
 ///
 /// An entry of the table for each busy key, which holds its `K` and some 40 bytes; 32 bytes for each waiter (24 where
-/// pointers have 32 bits). Neither a free key nor a waiter allocates anything once the table has had as many. After a
-/// burst it gives its memory back by itself: what waiters took, when nobody waits and it was for more than 64; what
-/// keys took, as they go (without `std`, when the last one has gone). What an empty table keeps is at most room for 14
-/// keys and 64 waiters a shard, and what was [reserved](Self::reserve). With `std` the table is made at first use, in
-/// shards, about sixteen for each processor: that takes about 4 KiB for each processor (keys of 8 bytes).
+/// pointers have 32 bits). Neither a free key nor a waiter allocates anything once the table has had as many. (A thread
+/// that blocks does, a little, and so do `lock_many` and `idle`.) After a burst the table gives its memory back by itself:
+/// what waiters took, when nobody waits and it was for more than 64; what keys took, as they go (without `std`, when the
+/// last one has gone). What an empty table keeps is at most room for 14 keys and 64 waiters a shard, unless
+/// [`reserve`](Self::reserve) was called. With `std` the table is made at first use, in shards, sixteen for each processor,
+/// rounded up to a power of two: that takes 4 to 8 KiB for each processor (keys of 8 bytes).
 ///
 /// # Without `std`
 ///

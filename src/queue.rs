@@ -1,8 +1,8 @@
 //! Who waits, oldest first: a slab of nodes, and lists that run through it.
 //!
 //! A node belongs to one waiter, which keeps its index and alone frees it: so an index is never stale. It **waits**,
-//! in a list, with the waker of the waiter's last poll; or it **has its turn**, in no list and without a waker. There
-//! is no third state, and only whoever holds the shard's lock sees either.
+//! in a list, with the waker of the waiter's last poll; or it **has its turn**, in no list and without a waker. As
+//! long as it is a waiter's there is no third state, and only whoever holds the shard's lock sees either.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -67,7 +67,7 @@ impl Nodes {
     pub(crate) fn append(&mut self, list: &mut List, waker: Waker, ticket: u64) -> u32 {
         let mut index = self.free;
         if index == NONE {
-            index = u32::try_from(self.all.len()).ok().filter(|&index| index < KEPT).expect("too many wait");
+            index = u32::try_from(self.all.len()).ok().filter(|&index| index < KEPT - 1).expect("too many wait");
             self.all.push(Node { waker: None, ticket: 0, prev: NONE, next: NONE });
         }
         let last = mem::replace(&mut list.tail, index);

@@ -82,7 +82,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// the queue**: the task is dropped, then the queue is stopped, then the key is released. A time limit around the whole
     /// does that, and so does a client who leaves, if his server drops the handler. So limit the wait alone, by awaiting a
     /// [`ticket`](Self::ticket) and then calling [`run_or_stop`](crate::KeyedMutexGuard::run_or_stop) of its guard; and
-    /// spawn what shall go on without its client: see the [recipes](crate::guide::recipes).
+    /// spawn (and detach) what shall go on without its client: see the [recipes](crate::guide::recipes).
     ///
     /// # Panics
     ///

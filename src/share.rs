@@ -139,6 +139,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locking a key again in a task that shares it may wait for ever: behind somebody who waits for the first
     /// share to be given back.
     ///
+    /// To give up on a signal, `select` one with this future: dropping it gives up the place.
+    ///
     /// # Cancellation
     ///
     /// As in [`lock`](Self::lock). If it was waiting for others, those behind it who may be inside now go in.

@@ -126,9 +126,9 @@ impl<K> Slots<K> {
     /// Makes room for so many keys, and keeps it: twice as much, since a table that is more than half full grows when
     /// the marks of what was removed have filled the rest. A small machine gives nothing back from then on.
     pub(crate) fn reserve(&mut self, keys: usize) {
-        let more = keys.saturating_mul(2).saturating_sub(self.table.len());
-        self.table.reserve(more, |slot| wide(slot.hash));
-        self.kept = if ROOMY { self.kept.max(self.table.num_buckets()) } else { usize::MAX };
+        let room = keys.saturating_mul(2);
+        self.table.reserve(room.saturating_sub(self.table.len()), |slot| wide(slot.hash));
+        self.kept = if ROOMY { self.kept.max((room / 7 * 8 + 8).next_power_of_two()) } else { usize::MAX };
     }
 
     /// Gives memory back after a burst, down to twice what is needed or what was reserved, so that the next move is

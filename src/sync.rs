@@ -1,5 +1,5 @@
-//! What the rest of the crate takes from its surroundings: a lock for a shard, a cell that is set once,
-//! a shared pointer. Here, and nowhere else, the three ways of guarding a shard differ:
+//! The lock of a shard, which the crate takes from its surroundings. Here, and nowhere else, the three ways of guarding
+//! a shard differ:
 //!
 //! | features | a shard is guarded by | an interrupt handler may |
 //! | --- | --- | --- |
@@ -7,9 +7,8 @@
 //! | `std` | the standard library's mutex | not applicable |
 //! | neither | a spin lock | not touch the mutex: it could spin for ever on what it interrupted |
 //!
-//! event-listener follows the same rule for its own list. A lock is entered with a closure, because a
-//! critical section has no guard to hand out. None of them is poisoned by a panic: the only user code
-//! that runs inside is `Eq` (and an admission closure), before anything has changed.
+//! A lock is entered with a closure, because a critical section has no guard to hand out. None of them is poisoned by
+//! a panic: the only user code that runs inside is `Eq`, `Borrow` and an admission closure, before anything has changed.
 
 #[cfg(all(loom, not(all(feature = "std", feature = "loom", not(feature = "critical-section")))))]
 compile_error!("the model checker stands in for the threads of `std`: `.ci/loom` says how to build for it");

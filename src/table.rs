@@ -33,7 +33,6 @@
 //!    frees it. *Kept by* [`Nodes`](crate::queue::Nodes); *checked by* `Shard::check`, `tests/cancel.rs`.
 //! 4. Tasks with a ticket below `stopped` are turned away; `stoppable` counts the tasks and tickets not below it that
 //!    have waited and not begun. *Kept by* `claim`, `begin`, `leave`, [`Shard::stop`]; *checked by* `tests/stop.rs`.
-//!
 //! 5. At most `max` share a key. When nobody is at work on it, the first in the queue is one who may not be inside with
 //!    those who are: every way out of a key or of its queue looks at the head again. *Kept by*
 //!    [`share`](crate::share); *checked by* `Shard::check`, `tests/shared.rs`, `tests/model.rs`.
@@ -43,7 +42,8 @@
 //! # The user's code
 //!
 //! Under a shard's lock run `Eq` and `Borrow` of keys, and the closure of `ticket_if`, all before anything has changed,
-//! so that their panics change nothing. All else runs outside: `Hash` before; `K::drop`, and what a waker does when it
+//! so that their panics change nothing. (And the drop of a waker or a key, if memory runs out and that unwinds.) All else
+//! runs outside: `Hash` before; `K::drop`, and what a waker does when it
 //! is woken, cloned or dropped, after, when everything is in order. So a waker may do to the mutex what it likes, and
 //! its panic only passes through. `Waker::will_wake` compares pointers, and is not the user's.
 //!
@@ -68,13 +68,13 @@
 //! # Memory ordering
 //!
 //! The shard's lock orders everything: the next holder enters it after the last one has left it, whether it finds the
-//! slot gone or its turn come. There are no atomics besides.
+//! slot gone or its turn come. There are no atomics besides, but the cell in which the shards are made at first use.
 //!
 //! # Cost
 //!
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the table is warm. A wait: three
 //! more (join, unlock, poll), and 32 bytes of the slab (24 where pointers are half as long). All are O(1) in the number
-//! of waiters. The table is at most eight times as large as needed, or 16 buckets, a shard; without `std` it stays as
+//! of waiters; forgetting a key is O(n) in the number of those who watch for idleness, if there are any. The table is at most eight times as large as needed, or 16 buckets, a shard; without `std` it stays as
 //! large as it was until it is empty. The slab is given back when nobody waits and it has more than 64 nodes.
 //!
 //! # Roads not taken

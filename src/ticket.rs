@@ -130,7 +130,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// `|ahead| ahead <= 20` is one at work, and at most 20 that wait. That is decided atomically: nobody comes or goes
     /// between the count and the queueing. `admit` runs under the lock of a part of the table: it must be short (to look
-    /// at an atomic flag is fine), and must not touch the mutex. A panic in it is passed on, and changes nothing.
+    /// at an atomic flag is fine), and must not touch the mutex, nor own what does when it is dropped. A panic in it is
+    /// passed on, and changes nothing. Of a key that is shared, all who share it count as ahead.
     ///
     /// # Examples
     ///

@@ -4,6 +4,7 @@
 //! under which the slot goes: so no moment at which a key is idle is missed, however short. After the lock, the told are
 //! taken out one by one, and woken. A watcher that is not in here any more has been told.
 
+use alloc::vec::Vec;
 use core::task::Waker;
 
 use crate::shard::Shard;
@@ -36,6 +37,10 @@ impl<K> Shard<K> {
     /// Takes one out.
     pub(crate) fn unwatch(&mut self, is: impl Fn(&Watcher) -> bool) -> Option<Waker> {
         let at = self.watchers.iter().position(is)?;
-        Some(self.watchers.swap_remove(at).waker)
+        let watcher = self.watchers.swap_remove(at);
+        if self.watchers.is_empty() {
+            self.watchers = Vec::new();
+        }
+        Some(watcher.waker)
     }
 }

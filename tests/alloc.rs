@@ -290,6 +290,36 @@ fn an_empty_table_keeps_little() {
 }
 
 #[test]
+#[cfg(feature = "idle")]
+fn those_who_watched_leave_no_memory_behind() {
+    let mutex = KeyedMutex::<u64, OneHash>::default();
+    let guard = mutex.try_lock(1);
+    let mut watchers = boxes(1_000);
+    let info = measure(|| {
+        queue(&mut watchers, Waker::noop(), || mutex.idle(&1));
+        watchers.iter_mut().for_each(|watcher| watcher.set(None));
+    });
+    drop(guard);
+    goal("bytes left behind by 1,000 that watched", "0", info.bytes_current as f64, 0.0);
+}
+
+#[test]
+#[cfg(feature = "std")]
+fn what_is_reserved_in_a_burst_is_what_was_asked_for() {
+    let mutex = KeyedMutex::<u32, OneHash>::default();
+    let mut guards: Vec<_> = (0..3_000).map(|key| mutex.try_lock(key)).collect();
+    mutex.reserve(1);
+    let info = measure(|| guards.clear());
+    goal(
+        "bytes given back after a burst in which one key was reserved",
+        "50,000",
+        -info.bytes_current as f64,
+        f64::MAX,
+    );
+    assert!(info.bytes_current < -50_000, "{info:?}");
+}
+
+#[test]
 fn futures_are_small() {
     let numbers = KeyedMutex::<u64>::new();
     let names = KeyedMutex::<String>::new();
