@@ -32,7 +32,7 @@ impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
 
 guard! {
     /// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexGuardArc<K, S>, Arc<KeyedMutex<K, S>>
+    KeyedMutexGuardArc<K, S>, Holder<Arc<KeyedMutex<K, S>>>
 }
 
 exclusive!(KeyedMutexGuardArc<K, S>);
@@ -40,18 +40,12 @@ downgrade!(KeyedMutexGuardArc<K, S> => KeyedMutexSharedGuardArc);
 
 guard! {
     /// Like [`KeyedMutexSharedGuard`](crate::KeyedMutexSharedGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexSharedGuardArc<K, S>, Arc<KeyedMutex<K, S>>
+    KeyedMutexSharedGuardArc<K, S>, Holder<Arc<KeyedMutex<K, S>>>
 }
 
-/// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
-#[must_use = "bind it to a name such as `_guards`; `let _ =` unlocks at once"]
-#[clippy::has_significant_drop]
-pub struct KeyedMutexGuardsArc<K, S = RandomState>(Vec<Holder<Arc<KeyedMutex<K, S>>>>);
-
-impl<K, S> fmt::Debug for KeyedMutexGuardsArc<K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutexGuardsArc").field("len", &self.0.len()).finish_non_exhaustive()
-    }
+guard! {
+    /// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
+    KeyedMutexGuardsArc<K, S>, Vec<Holder<Arc<KeyedMutex<K, S>>>>
 }
 
 ticket! {

@@ -6,15 +6,15 @@ use crate::claim::Holder;
 use crate::hash::RandomState;
 use crate::mutex::KeyedMutex;
 
-/// A guard with the given handle.
+/// A guard that holds this.
 macro_rules! guard {
-    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $handle:ty) => {
+    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $holds:ty) => {
         $(#[$doc])*
         #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
         #[clippy::has_significant_drop]
         pub struct $Guard<$($a,)? K, S = RandomState>(
             #[allow(dead_code)] // it is dropped
-            pub(crate) Holder<$handle>,
+            pub(crate) $holds,
         );
 
         impl<$($a,)? K, S> fmt::Debug for $Guard<$($a,)? K, S> {
@@ -65,7 +65,7 @@ guard! {
     ///
     /// A guard may be sent to another thread and dropped there. A guard that is forgotten
     /// ([`mem::forget`](core::mem::forget)) locks its key for ever, and no other key.
-    KeyedMutexGuard<'a, K, S>, &'a KeyedMutex<K, S>
+    KeyedMutexGuard<'a, K, S>, Holder<&'a KeyedMutex<K, S>>
 }
 
 exclusive!(KeyedMutexGuard<'a, K, S>);

@@ -6,6 +6,7 @@ use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
 use crate::claim::{Acquire, Finds, Holder};
+use crate::guard::guard;
 use crate::hash::RandomState;
 use crate::mutex::KeyedMutex;
 use crate::shard::Plain;
@@ -30,10 +31,10 @@ where
     finish(holders)
 }
 
-/// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
-#[must_use = "bind it to a name such as `_guards`; `let _ =` unlocks at once"]
-#[clippy::has_significant_drop]
-pub struct KeyedMutexGuards<'a, K, S = RandomState>(Vec<Holder<&'a KeyedMutex<K, S>>>);
+guard! {
+    /// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
+    KeyedMutexGuards<'a, K, S>, Vec<Holder<&'a KeyedMutex<K, S>>>
+}
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks all of the keys, or none: whoever drops the future half-way holds nothing.
@@ -65,11 +66,5 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         K: Ord,
     {
         acquire_all(self, keys, KeyedMutexGuards)
-    }
-}
-
-impl<K, S> fmt::Debug for KeyedMutexGuards<'_, K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutexGuards").field("len", &self.0.len()).finish_non_exhaustive()
     }
 }

@@ -89,7 +89,7 @@ guard! {
     ///
     /// There is no way to make it exclusive: two who try that at the same time would wait for each other for ever. Drop it,
     /// lock the key, and look again at what it guards.
-    KeyedMutexSharedGuard<'a, K, S>, &'a KeyedMutex<K, S>
+    KeyedMutexSharedGuard<'a, K, S>, Holder<&'a KeyedMutex<K, S>>
 }
 
 impl<K> KeyedMutex<K> {
