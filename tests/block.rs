@@ -13,6 +13,7 @@ use common::{now, waiting};
 
 const NO_TIME: Duration = Duration::ZERO;
 const FOR_EVER: Duration = Duration::MAX;
+const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 #[test]
 fn a_free_key_is_locked_even_if_there_is_no_time() {
@@ -54,15 +55,16 @@ fn a_thread_is_let_in_when_its_turn_comes_and_others_keep_their_order() {
             }
             thread
         };
-        let first = queue(|mutex| mutex.try_lock_for("key", FOR_EVER).is_some_and(|_guard| mutex.waiting("key") == 2));
+        let first = queue(|mutex| mutex.try_lock_for("key", AN_HOUR).is_some_and(|_guard| mutex.waiting("key") == 3));
         let second = queue(|mutex| {
             let _guard = mutex.lock_blocking("key");
-            mutex.waiting("key") == 1
+            mutex.waiting("key") == 2
         });
-        let mut third = waiting(mutex.lock("key"));
+        let third = queue(|mutex| mutex.try_lock_for("key", FOR_EVER).is_some_and(|_guard| mutex.waiting("key") == 1));
+        let mut fourth = waiting(mutex.lock("key"));
         drop(guard);
-        assert!(first.join().unwrap() && second.join().unwrap());
-        drop(third.ready());
+        assert!([first, second, third].map(|thread| thread.join().unwrap()) == [true; 3]);
+        drop(fourth.ready());
     });
     assert!(mutex.is_empty());
 }
