@@ -2,6 +2,9 @@
 //!
 //! `table TARGET` compares with `recorded.txt`, and fails if a program has grown by more than 5 % or a promise
 //! is broken; `table TARGET --record` writes that file. `.ci/sizes` calls it for each target.
+//!
+//! Sizes are those of one compiler, and of a standard library that came built or is built here: with another,
+//! the table is only shown, and the promises are looked at.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -81,13 +84,18 @@ fn weigh(target: &str, record: bool) -> Result<bool> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no parent")?;
     let file = here.join("recorded.txt");
     let mut recorded = read(&fs::read_to_string(&file).unwrap_or_default());
+    let compiler = compiler()?;
     let programs = build(here, target)?;
-    println!("## {target}\n");
+    println!("## {target}, Rust {compiler}\n");
     print(&programs);
     let mut good = true;
+    let known = recorded.keys().any(|(with, of, _)| *with == compiler && of == target);
+    if !known && !record {
+        println!("nothing is recorded for this compiler: not compared\n");
+    }
     for &Program { name, raw, gzip, .. } in &programs {
-        match recorded.insert((target.into(), name.into()), (raw, gzip)) {
-            _ if record => {}
+        match recorded.insert((compiler.clone(), target.into(), name.into()), (raw, gzip)) {
+            _ if record || !known => {}
             None => {
                 println!("NOT RECORDED: {name}");
                 good = false;
@@ -101,21 +109,33 @@ fn weigh(target: &str, record: bool) -> Result<bool> {
     }
     good &= bars(target, &programs);
     if record {
-        let mut text = String::from("# target program raw gzip: written by `.ci/sizes --record`\n");
-        for ((target, name), (raw, gzip)) in &recorded {
-            writeln!(text, "{target} {name} {raw} {gzip}")?;
+        let mut text = String::from("# compiler target program raw gzip: written by `.ci/sizes --record`\n");
+        for ((compiler, target, name), (raw, gzip)) in &recorded {
+            writeln!(text, "{compiler} {target} {name} {raw} {gzip}")?;
         }
         fs::write(&file, text)?;
     }
     Ok(good || record)
 }
 
-fn read(recorded: &str) -> BTreeMap<(String, String), (usize, usize)> {
+/// Compiler, target and program: bytes as they are, and with gzip.
+type Recorded = BTreeMap<(String, String, String), (usize, usize)>;
+
+fn read(recorded: &str) -> Recorded {
     let line = |line: &str| {
-        let [target, name, raw, gzip] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
-        Some(((target.into(), name.into()), (raw.parse().ok()?, gzip.parse().ok()?)))
+        let [compiler, target, name, raw, gzip] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        Some(((compiler.into(), target.into(), name.into()), (raw.parse().ok()?, gzip.parse().ok()?)))
     };
     recorded.lines().filter_map(line).collect()
+}
+
+/// The version of the compiler; `+std` if the standard library is built with it.
+fn compiler() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = String::from_utf8(Command::new(rustc).arg("-vV").output()?.stdout)?;
+    let release = said.lines().find_map(|line| line.strip_prefix("release: ")).ok_or("rustc has no release")?;
+    let std = if env::var("BUILD_STD").is_ok_and(|flags| !flags.is_empty()) { "+std" } else { "" };
+    Ok(format!("{release}{std}"))
 }
 
 fn build(here: &Path, target: &str) -> Result<Vec<Program>> {
