@@ -1,0 +1,207 @@
+//! One at a time for each key, over a fleet of processes that share a PostgreSQL.
+//!
+//! Copy this file. It needs `async-mutex-lite`, `sqlx` (features `postgres` and `runtime-tokio`) and `tokio` (`time`).
+//!
+//! ```text
+//!   process 1      many tasks ──> key locked here ──> 1 connection ─┐
+//!   process 2      many tasks ──> key locked here ──> 1 connection ─┼──> pg_advisory_xact_lock, the work, COMMIT
+//!   process 3      many tasks ──> key locked here ──> 1 connection ─┘
+//! ```
+//!
+//! [`Fleet::run`] locks the key in this process, takes a connection, begins a transaction, takes the advisory lock, runs
+//! the work *in that transaction*, commits, gives the connection back, and unlocks the key: in this order.
+//!
+//! **Exclusion is the database's, and exact.** It drops the advisory lock when it ends the transaction, however that
+//! comes about: whoever loses the connection loses the lock and the work together. There is no lease which the work could
+//! outlive. What the work does elsewhere (it sends a mail, it calls a bank) is not undone and not excluded.
+//!
+//! **The lock here is for the queue.** Of all tasks in this process that want a key, only the one at the head of its queue
+//! has a connection: a process uses no more connections than it has keys in work, and a hot key cannot take those of
+//! others. Within a process they are served in the order of arrival; between processes PostgreSQL's queue decides, to which
+//! each brings one at a time.
+//!
+//! **Keys are strings.** PostgreSQL makes them 64 bits, `hashtextextended(key, 0)`, so that anybody can take the same lock:
+//! `SELECT pg_advisory_xact_lock(hashtextextended('account 7', 0))`. All sessions of a server agree on it, and no longer is
+//! needed. Two keys that collide wait for each other, needlessly; that is all. By chance it happens once in 2^64 pairs.
+//! Who else uses advisory locks of one `bigint` in this database shares the space, at the same price.
+//!
+//! **Several keys** are locked here in their order, then in the database in the order of their hashes. Whoever waits in
+//! the database has all its keys here, so there is no circle. Do not call [`Fleet::run`] within the work.
+//!
+//! **READ COMMITTED, always.** A stricter transaction takes its snapshot with its first statement, which is the one that
+//! waits for the lock: it would see accounts as they were before the others' work.
+//!
+//! **The limit** is on waiting, for the key here, for a connection, and for the key there. The server has it too
+//! (`lock_timeout`, also for the locks on rows that the work takes), so it does not wait for one who has given up.
+//!
+//! **A retry must be idempotent**, because of [`Error::Unknown`]: give each charge an id, with a unique constraint, and insert
+//! it in the same transaction.
+//!
+//! # Dropping the future
+//!
+//! | dropped while it | then |
+//! | --- | --- |
+//! | waits for the key here, or for a connection | nothing has happened, and others keep their order |
+//! | waits for the key there | the server waits on until its turn or its `lock_timeout`; then `ROLLBACK` |
+//! | works | `ROLLBACK`, at once |
+//! | commits | nobody knows, as in [`Error::Unknown`] |
+//!
+//! The key here stays locked until the answer to `ROLLBACK` has come: no successor takes a second connection meanwhile. A
+//! task of its own sees to that. A process that is killed, or a host that goes down, ends its sessions: for a cut cable, set
+//! `tcp_keepalives_idle` and `tcp_user_timeout` in the server, or its half of the connection keeps the lock.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_mutex_lite::{KeyedMutex, KeyedMutexGuardsArc};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// In the order of the hashes, each once: DISTINCT and ORDER BY come before the locks, as they are in a query below.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hash) FROM
+    (SELECT DISTINCT hashtextextended(key, 0) AS hash FROM unnest($1::text[]) AS key ORDER BY hash) AS hashes";
+
+/// Why the work was not done, or may not have been.
+#[derive(Debug)]
+pub enum Error<E> {
+    /// The limit on waiting passed. Nothing was done.
+    TimedOut,
+    /// The database gave it up: a deadlock, a serialization failure, a lost connection. Nothing was done: try again.
+    Undone(sqlx::Error),
+    /// The connection was lost during COMMIT: it was done, or it was not. Try again if trying twice does it once.
+    Unknown(sqlx::Error),
+    /// The database refused, and would again. Nothing was done.
+    Database(sqlx::Error),
+    /// The task's own. Nothing was done.
+    Task(E),
+}
+
+impl<E> Error<E> {
+    /// Whether trying again may help: see [`retry`].
+    pub fn may_retry(&self) -> bool {
+        matches!(self, Self::Undone(_) | Self::Unknown(_))
+    }
+}
+
+/// An error of a statement within the work, for `?`.
+impl<E> From<sqlx::Error> for Error<E> {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
+            Some("55P03") => Self::TimedOut, // lock_timeout
+            Some(code) if code.starts_with("40") => Self::Undone(error),
+            _ if matches!(error, sqlx::Error::PoolTimedOut) => Self::TimedOut,
+            _ if lost(&error) => Self::Undone(error),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// Whether the error took the connection with it, or kept it from being made.
+fn lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // Connection exceptions, shutdowns, sessions that idled for too long, too many connections.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "57P", "25P03", "25P04", "53300"].iter().any(|class| code.starts_with(class))),
+        _ => false,
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => write!(f, "waited too long, and nothing was done"),
+            Self::Undone(error) => write!(f, "undone, and may be tried again: {error}"),
+            Self::Unknown(error) => write!(f, "the connection was lost during COMMIT, done or not: {error}"),
+            Self::Database(error) => write!(f, "refused: {error}"),
+            Self::Task(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for Error<E> {}
+
+/// One process's access to the keys that it shares with others.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    pub mutex: Arc<KeyedMutex<String>>,
+    pub pool: PgPool,
+    /// How long to wait before the work begins.
+    pub limit: Duration,
+}
+
+impl Fleet {
+    /// Runs the work while it holds the keys, here and in the database, in one transaction with the locks.
+    pub async fn run<T, E>(
+        &self,
+        keys: impl IntoIterator<Item = impl Into<String>>,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error<E>>,
+    ) -> Result<T, Error<E>> {
+        let keys: BTreeSet<String> = keys.into_iter().map(Into::into).collect();
+        let deadline = Instant::now() + self.limit;
+        let late = |_| Error::TimedOut;
+        let held = async {
+            let guards = self.mutex.lock_many_arc(keys.clone()).await;
+            Ok::<_, Error<E>>(Held(Some((self.pool.acquire().await?, guards))))
+        };
+        let mut held = timeout_at(deadline, held).await.map_err(late)??; // dropped after the transaction
+
+        let begun = async {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, 1 << 30); // 0 is for ever
+            let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {left}");
+            let (connection, _) = held.0.as_mut().expect("it is taken at the end");
+            let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
+            sqlx::query(LOCK).bind(Vec::from_iter(keys)).execute(&mut *transaction).await?;
+            Ok::<_, Error<E>>(transaction)
+        };
+        let mut transaction = timeout_at(deadline, begun).await.map_err(late)??;
+        let output = work(&mut transaction).await?;
+        // To the COMMIT of a transaction in which a statement has failed PostgreSQL answers ROLLBACK, and sqlx takes that
+        // for success. This fails then, if the work has kept that error to itself.
+        transaction.execute("SELECT 1").await?;
+        match transaction.commit().await {
+            Err(error) if lost(&error) => return Err(Error::Unknown(error)),
+            outcome => outcome?,
+        }
+        let (mut connection, _guards) = held.0.take().expect("it is not taken yet");
+        connection.return_to_pool().await; // as its `drop` would, but that leaves it to a task
+        Ok(output)
+    }
+}
+
+/// What is given back in the end: the connection, then the keys here, so that the next one finds it in the pool.
+struct Held(Option<(PoolConnection<Postgres>, KeyedMutexGuardsArc<String>)>);
+
+impl Drop for Held {
+    /// Rolls back what was given up half-way, even if sqlx has done so: it forgets a BEGIN that was not answered yet.
+    fn drop(&mut self) {
+        let Some((mut connection, guards)) = self.0.take() else { return };
+        tokio::spawn(async move {
+            // The answer comes after that to the statement that was given up. If either is an error, nothing is sure but
+            // the end of the session.
+            match timeout(Duration::from_secs(60), connection.execute("ROLLBACK")).await {
+                Ok(Ok(_)) => connection.return_to_pool().await,
+                _ => drop(timeout(Duration::from_secs(5), connection.close()).await),
+            }
+            drop(guards);
+        });
+    }
+}
+
+/// Tries until it succeeds, until trying again would not help, or so many times, with pauses that double.
+///
+/// What is tried must be idempotent: see [`Error::Unknown`].
+pub async fn retry<T, E>(tries: u32, mut attempt: impl AsyncFnMut() -> Result<T, Error<E>>) -> Result<T, Error<E>> {
+    let mut pauses = (1..tries).map(|tried| Duration::from_millis(5 << tried.min(7)));
+    loop {
+        match (attempt().await, pauses.next()) {
+            (Err(error), Some(pause)) if error.may_retry() => sleep(pause).await,
+            (outcome, _) => return outcome,
+        }
+    }
+}
