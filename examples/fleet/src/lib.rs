@@ -37,6 +37,30 @@
 //! **A retry must be idempotent**, because of [`Error::Unknown`]: give each charge an id, with a unique constraint, and insert
 //! it in the same transaction.
 //!
+//! ```no_run
+//! # async fn example(fleet: fleet::Fleet, charge_id: String, amount: i64) {
+//! use fleet::{Error, retry};
+//!
+//! tokio::spawn(async move {
+//!     let charge = || fleet.run(["account 7"], async |db| {
+//!         let once = "INSERT INTO charges (id) VALUES ($1) ON CONFLICT DO NOTHING";
+//!         if sqlx::query(once).bind(&charge_id).execute(&mut *db).await?.rows_affected() == 0 {
+//!             return Ok(()); // an attempt whose answer was lost had done it
+//!         }
+//!         let read = sqlx::query_scalar("SELECT balance FROM accounts WHERE id = 7");
+//!         let balance: i64 = read.fetch_one(&mut *db).await?;
+//!         if balance < amount {
+//!             return Err(Error::Task("there is not enough in it")); // and the charge is not inserted
+//!         }
+//!         let write = sqlx::query("UPDATE accounts SET balance = $1 WHERE id = 7").bind(balance - amount);
+//!         write.execute(&mut *db).await?;
+//!         Ok(())
+//!     });
+//!     retry(5, charge).await
+//! });
+//! # }
+//! ```
+//!
 //! # Dropping the future
 //!
 //! | dropped while it | then |
@@ -50,14 +74,12 @@
 //! task of its own sees to that. A process that is killed, or a host that goes down, ends its sessions: for a cut cable, set
 //! `tcp_keepalives_idle` and `tcp_user_timeout` in the server, or its half of the connection keeps the lock.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_mutex_lite::{KeyedMutex, KeyedMutexGuardsArc};
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// In the order of the hashes, each once: DISTINCT and ORDER BY come before the locks, as they are in a query below.
@@ -103,7 +125,7 @@ impl<E> From<sqlx::Error> for Error<E> {
 /// Whether the error took the connection with it, or kept it from being made.
 fn lost(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
         // Connection exceptions, shutdowns, sessions that idled for too long, too many connections.
         sqlx::Error::Database(error) => error
             .code()
@@ -142,7 +164,7 @@ impl Fleet {
         keys: impl IntoIterator<Item = impl Into<String>>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error<E>>,
     ) -> Result<T, Error<E>> {
-        let keys: BTreeSet<String> = keys.into_iter().map(Into::into).collect();
+        let keys: Vec<String> = keys.into_iter().map(Into::into).collect();
         let deadline = Instant::now() + self.limit;
         let late = |_| Error::TimedOut;
         let held = async {
@@ -156,7 +178,7 @@ impl Fleet {
             let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {left}");
             let (connection, _) = held.0.as_mut().expect("it is taken at the end");
             let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
-            sqlx::query(LOCK).bind(Vec::from_iter(keys)).execute(&mut *transaction).await?;
+            sqlx::query(LOCK).bind(keys).execute(&mut *transaction).await?;
             Ok::<_, Error<E>>(transaction)
         };
         let mut transaction = timeout_at(deadline, begun).await.map_err(late)??;
@@ -196,7 +218,10 @@ impl Drop for Held {
 /// Tries until it succeeds, until trying again would not help, or so many times, with pauses that double.
 ///
 /// What is tried must be idempotent: see [`Error::Unknown`].
-pub async fn retry<T, E>(tries: u32, mut attempt: impl AsyncFnMut() -> Result<T, Error<E>>) -> Result<T, Error<E>> {
+pub async fn retry<T, E, F>(tries: u32, mut attempt: impl FnMut() -> F) -> Result<T, Error<E>>
+where
+    F: Future<Output = Result<T, Error<E>>>,
+{
     let mut pauses = (1..tries).map(|tried| Duration::from_millis(5 << tried.min(7)));
     loop {
         match (attempt().await, pauses.next()) {

@@ -177,7 +177,7 @@ async fn pay(fleet: &Fleet, charge: &Charge, job: &Job, counts: &Counts) -> Resu
     };
     match job.way {
         Way::Both => {
-            retry(9, async || {
+            retry(9, || async {
                 let work = async |db: &mut _| {
                     begin();
                     Ok(bank::charge(db, charge, compute).await?)

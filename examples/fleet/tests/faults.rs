@@ -1,0 +1,357 @@
+//! What goes wrong in a fleet, each twenty times, against a real server. After each: no advisory lock is left, no key is
+//! busy, and the books balance.
+
+mod common;
+
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fleet::{Error, Fleet, retry};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use common::{Bench, Outcome, PATIENCE, TIMES, bank, charge, pay};
+
+/// The others go on within a second, is the promise; the figure is printed. A machine that is very busy may take longer.
+/// In microseconds, as what the workers say.
+const SOON: u64 = 5_000_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_killed_holds_nobody_up_and_loses_nothing() {
+    let bench = Bench::new();
+    let fleet = bench.fleet("successor", 4);
+    let mut longest = 0;
+    for time in 0..TIMES {
+        bench.open(5).await;
+        let (mut victim, mut orders, mut lines) = worker(&bench, 0);
+        let (mut survivor, mut other_orders, mut other_lines) = worker(&bench, 1);
+        for lines in [&mut lines, &mut other_lines] {
+            assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+        }
+        orders.write_all(b"go\n").await.unwrap();
+        other_orders.write_all(b"go\n").await.unwrap();
+        for _ in 0..5 + time {
+            lines.next_line().await.unwrap().expect("it is in the middle of its charges");
+        }
+        victim.kill().await.unwrap(); // SIGKILL
+        let (killed, mut before) = (now(), 0);
+        while let Some(line) = timeout(PATIENCE, other_lines.next_line()).await.expect("it goes on").unwrap() {
+            let Some(ended) = line.strip_prefix("done ").and_then(|line| line.split(' ').nth(4)?.parse().ok()) else {
+                continue;
+            };
+            if ended > killed {
+                longest = longest.max(ended - killed.max(before));
+            }
+            before = ended;
+        }
+        assert!(before > killed, "the survivor was done too early");
+        assert!(survivor.wait().await.unwrap().success());
+
+        // Somebody else does what it had to do: what it has done is not done again.
+        for charge in bank::charges(0, 60, 5) {
+            retry(5, || pay(&fleet, &charge)).await.unwrap();
+        }
+        bench.settled(&[&fleet], 120).await;
+    }
+    println!("after a kill, the other charged again within {} ms", longest / 1000);
+    assert!(longest < SOON);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_restarts_under_load_costs_retries_and_no_money() {
+    let bench = Bench::new();
+    let errors = Arc::new([const { AtomicUsize::new(0) }; 2]);
+    for time in 0..TIMES {
+        bench.open(5).await;
+        let fleets = [bench.fleet("one", 5), bench.fleet("two", 5)];
+        let mut tasks = JoinSet::new();
+        let done = Arc::new(AtomicUsize::new(0));
+        for number in 0..80 {
+            let fleet = fleets[number % 2].clone();
+            let (errors, done) = (errors.clone(), done.clone());
+            tasks.spawn(async move {
+                let charge = charge(number, number as i32 / 2 % 5);
+                let attempt = || async {
+                    pay(&fleet, &charge).await.inspect_err(|error| match error {
+                        Error::Undone(_) => _ = errors[0].fetch_add(1, Relaxed),
+                        Error::Unknown(_) => _ = errors[1].fetch_add(1, Relaxed),
+                        other => panic!("not an error that one may retry: {other}"),
+                    })
+                };
+                retry(40, attempt).await.unwrap();
+                done.fetch_add(1, Relaxed);
+            });
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while done.load(Relaxed) < 10 + time && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bench.restart(if time % 2 == 0 { "fast" } else { "immediate" }).await;
+        tasks.join_all().await;
+        bench.settled(&[&fleets[0], &fleets[1]], 80).await;
+    }
+    let [undone, unknown] = &*errors;
+    println!("{TIMES} restarts: {} undone, {} unknown", undone.load(Relaxed), unknown.load(Relaxed));
+    assert!(undone.load(Relaxed) > 0, "the server was restarted when nothing happened");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_while_it_waits_is_told_and_tried_again() {
+    let bench = Bench::new();
+    for _ in 0..TIMES {
+        bench.open(1).await;
+        let (holder, waiter) = (bench.fleet("holder", 2), bench.fleet("waiter", 2));
+        let (release, held) = hold(&holder, "holds").await;
+        let wait = tokio::spawn({
+            let waiter = waiter.clone();
+            async move { pay(&waiter, &charge("waits", 0)).await }
+        });
+        bench.until_waits("waiter").await;
+        bench.cut("waiter").await;
+        let told = wait.await.unwrap();
+        assert!(matches!(told, Err(Error::Undone(_))), "{told:?}");
+        release.send(()).unwrap();
+        held.await.unwrap().unwrap();
+        pay(&waiter, &charge("waits", 0)).await.unwrap();
+        bench.settled(&[&holder, &waiter], 2).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_while_it_works_loses_the_lock_and_the_work_together() {
+    let bench = Bench::new();
+    for _ in 0..TIMES {
+        bench.open(1).await;
+        let (holder, waiter) = (bench.fleet("holder", 2), bench.fleet("waiter", 2));
+        let (release, held) = hold(&holder, "holds").await;
+        let wait = tokio::spawn({
+            let waiter = waiter.clone();
+            async move { pay(&waiter, &charge("waits", 0)).await }
+        });
+        bench.until_waits("waiter").await;
+        bench.cut("holder").await;
+        wait.await.unwrap().unwrap(); // while the other still believes that it works
+        release.send(()).unwrap();
+        let told = held.await.unwrap();
+        assert!(matches!(told, Err(Error::Undone(_))), "{told:?}");
+        bench.settled(&[&holder, &waiter], 1).await;
+        pay(&holder, &charge("holds", 0)).await.unwrap();
+        bench.settled(&[&holder, &waiter], 2).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_during_commit_is_unknown_and_a_retry_does_it_once() {
+    let bench = Bench::new();
+    // A COMMIT that has been done and whose answer does not come, because no standby has confirmed it; and one that takes
+    // its time before it is done.
+    bench.execute("ALTER SYSTEM SET synchronous_commit = local").await;
+    bench.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+    bench.restart("fast").await;
+    let slow =
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';
+        CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON charges DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.id = 'slow') EXECUTE FUNCTION slow()";
+    for time in 0..TIMES {
+        bench.open(1).await;
+        bench.execute(slow).await;
+        let fleet = bench.fleet("commits", 2);
+        let done_before = time % 2 == 0;
+        let id = if done_before { "done" } else { "slow" };
+        let task = tokio::spawn({
+            let fleet = fleet.clone();
+            async move {
+                let work = async |db: &mut sqlx::PgConnection| {
+                    if done_before {
+                        sqlx::query("SET LOCAL synchronous_commit = on").execute(&mut *db).await?;
+                    }
+                    Ok(bank::charge(db, &charge(id, 0), Duration::ZERO).await?)
+                };
+                fleet.run(["account 0"], work).await as Outcome
+            }
+        });
+        let event = if done_before { "SyncRep" } else { "PgSleep" };
+        bench.until(&format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = '{event}'")).await;
+        bench.cut("commits").await;
+        let told = task.await.unwrap();
+        assert!(matches!(told, Err(Error::Unknown(_))), "{told:?}");
+        bench.settled(&[&fleet], i64::from(done_before)).await;
+        if !done_before {
+            bench.execute("DROP TRIGGER slow ON charges").await;
+        }
+        pay(&fleet, &charge(id, 0)).await.unwrap();
+        bench.settled(&[&fleet], 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_of_one_connection_is_enough() {
+    let bench = Bench::new();
+    for time in 0..TIMES {
+        bench.open(5).await;
+        let fleets = [bench.fleet("one", 1), bench.fleet("two", 1)];
+        let mut tasks = JoinSet::new();
+        for number in 0..40 {
+            let fleet = fleets[number % 2].clone();
+            tasks.spawn(async move {
+                let first = charge(number, number as i32 / 2 % 5);
+                let second = charge(format!("{number} too"), (number + time) as i32 % 5);
+                if number % 5 == 0 {
+                    drop(polled(pay(&fleet, &first), time % 10).await); // it is given up, somewhere
+                }
+                let both = async |db: &mut sqlx::PgConnection| {
+                    bank::charge(&mut *db, &first, Duration::ZERO).await?;
+                    bank::charge(&mut *db, &second, Duration::ZERO).await?;
+                    Ok::<_, Error<String>>(())
+                };
+                retry(5, || fleet.run([first.key(), second.key()], both)).await.unwrap();
+                assert!(fleet.pool.size() <= 1);
+            });
+        }
+        tasks.join_all().await;
+        bench.settled(&[&fleets[0], &fleets[1]], 80).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_dropped_at_any_step_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let mut steps = 0;
+    for time in 0..TIMES {
+        bench.open(1).await;
+        let (fleet, other) = (bench.fleet("dropped", 3), bench.fleet("other", 3));
+        // On its own, from the first poll to the last but one: connecting, BEGIN, the lock, the work, COMMIT.
+        let (mut count, mut polls) = (0, 0);
+        loop {
+            let done = polled(pay(&fleet, &charge(count, 0)), polls).await;
+            fleet.mutex.all_idle().await; // each begins on its own
+            (count, polls) = (count + 1, polls + 1);
+            match done {
+                Some(done) => break done.unwrap(),
+                None => assert!(polls < 1000, "it does not end"),
+            }
+        }
+        steps = steps.max(polls);
+        // While another process has the key, and another task is ahead: waiting there, and here.
+        let (release, held) = hold(&other, "holds").await;
+        let there = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { pay(&fleet, &charge("there", 0)).await }
+        });
+        bench.until_waits("dropped").await;
+        let here = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { pay(&fleet, &charge("here", 0)).await }
+        });
+        queued(&fleet, 1).await;
+        let successor = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { pay(&fleet, &charge("successor", 0)).await }
+        });
+        queued(&fleet, 2).await;
+        if time % 2 == 0 {
+            here.abort();
+            there.abort();
+        } else {
+            there.abort();
+            here.abort();
+        }
+        assert!(there.await.is_err_and(|error| error.is_cancelled()));
+        assert!(here.await.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(fleet.mutex.waiting("account 0"), 1, "the key stays locked while the server waits");
+        release.send(()).unwrap();
+        held.await.unwrap().unwrap();
+        successor.await.unwrap().unwrap();
+
+        // In the middle of the work.
+        let (release, held) = hold(&fleet, "works").await;
+        held.abort();
+        drop(release);
+        pay(&other, &charge("after", 0)).await.unwrap(); // it does not wait
+
+        // Whoever was dropped does not know how far it came: all of them are tried again.
+        for number in 0..count {
+            pay(&fleet, &charge(number, 0)).await.unwrap();
+        }
+        for id in ["there", "here", "works"] {
+            pay(&fleet, &charge(id, 0)).await.unwrap();
+        }
+        bench.settled(&[&fleet, &other], count as i64 + 6).await;
+        assert!(fleet.pool.size() <= 1, "one key never needs a second connection");
+    }
+    println!("dropped at up to {steps} steps");
+    assert!(steps >= 8, "fewer steps than there are statements: {steps}");
+}
+
+/// One process of the fleet, by its own program, that charges five accounts sixty times.
+fn worker(
+    bench: &Bench,
+    process: usize,
+) -> (tokio::process::Child, tokio::process::ChildStdin, tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fleet"))
+        .arg("worker")
+        .args([format!("--database={}", bench.url()), format!("--process={process}")])
+        .args("--schema=test --way=both --tasks=60 --accounts=5 --connections=5 --every=0 --compute=1".split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (orders, lines) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+    (child, orders, lines)
+}
+
+/// Holds the key of account 0 in both layers, in the middle of a charge, until it is told to go on.
+async fn hold(fleet: &Fleet, id: &'static str) -> (oneshot::Sender<()>, tokio::task::JoinHandle<Outcome>) {
+    let ((release, released), (say, says)) = (oneshot::channel::<()>(), oneshot::channel());
+    let fleet = fleet.clone();
+    let task = tokio::spawn(async move {
+        let work = async |db: &mut sqlx::PgConnection| {
+            say.send(()).unwrap();
+            let _ = released.await;
+            Ok(bank::charge(db, &charge(id, 0), Duration::ZERO).await?)
+        };
+        fleet.run(["account 0"], work).await
+    });
+    says.await.unwrap();
+    (release, task)
+}
+
+/// Waits until so many wait for account 0 in this process.
+async fn queued(fleet: &Fleet, tasks: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while fleet.mutex.waiting("account 0") < tasks {
+        assert!(Instant::now() < deadline, "nobody waits");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_micros() as u64
+}
+
+/// Drops a future after so many polls, unless it is ready before.
+async fn polled<T>(future: impl Future<Output = T>, mut polls: usize) -> Option<T> {
+    let mut future: Option<Pin<Box<_>>> = Some(Box::pin(future));
+    std::future::poll_fn(move |context| {
+        if polls == 0 {
+            future = None;
+            return Poll::Ready(None);
+        }
+        polls -= 1;
+        let polled = future.as_mut().expect("it was pending").as_mut().poll(context).map(Some);
+        if polls == 0 && polled.is_pending() {
+            future = None;
+            return Poll::Ready(None);
+        }
+        polled
+    })
+    .await
+}
