@@ -228,10 +228,15 @@ async fn a_task_that_is_dropped_at_any_step_leaves_nothing_behind() {
         bench.open(1).await;
         let (fleet, other) = (bench.fleet("dropped", 3), bench.fleet("other", 3));
         // On its own, from the first poll to the last but one: connecting, BEGIN, the lock, the work, COMMIT.
-        let (mut count, mut polls) = (0, 0);
+        let (mut count, mut polls, mut db) = (0, 0, bench.connect().await);
         loop {
             let done = polled(pay(&fleet, &charge(count, 0)), polls).await;
             fleet.mutex.all_idle().await; // each begins on its own
+            let none = "SELECT count(*) = 0 FROM pg_stat_activity WHERE state LIKE 'idle in%' AND application_name = 'dropped'";
+            assert!(
+                sqlx::query_scalar::<_, bool>(none).fetch_one(&mut db).await.unwrap(),
+                "a transaction is left open"
+            );
             (count, polls) = (count + 1, polls + 1);
             match done {
                 Some(done) => break done.unwrap(),

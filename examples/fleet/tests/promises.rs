@@ -20,7 +20,10 @@ async fn only_the_head_of_the_queue_of_a_key_has_a_connection_and_the_order_is_t
     let held = tokio::spawn({
         let (other, mut gone) = (other.clone(), gone.clone());
         async move {
-            let work = async |_: &mut PgConnection| Ok(gone.wait_for(|go| *go).await.map(drop).unwrap());
+            let work = async |_: &mut PgConnection| {
+                gone.wait_for(|go| *go).await.unwrap();
+                Ok(())
+            };
             other.run(["account 0"], work).await as Outcome
         }
     });
@@ -82,7 +85,10 @@ async fn the_limit_is_kept_in_both_layers() {
     let other = bench.fleet("other", 1);
     let fleet = Fleet { limit: Duration::from_millis(200), ..bench.fleet("fleet", 2) };
     let (release, mut released) = oneshot::channel::<()>();
-    let hold = other.run(["account 0"], async |_: &mut PgConnection| Ok((&mut released).await.unwrap()));
+    let hold = other.run(["account 0"], async |_: &mut PgConnection| {
+        let _ = (&mut released).await;
+        Ok(())
+    });
     let impatient = async {
         bench.until("SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted").await;
         let (charge, too) = (charge("there", 0), charge("here", 0));
