@@ -67,11 +67,13 @@
 //! | --- | --- |
 //! | waits for the key here, or for a connection | nothing has happened, and others keep their order |
 //! | waits for the key there | the server waits on until its turn or its `lock_timeout`; then `ROLLBACK` |
-//! | works | `ROLLBACK`, at once |
+//! | works | `ROLLBACK`, as soon as the statement that runs is over |
 //! | commits | nobody knows, as in [`Error::Unknown`] |
 //!
 //! The key here stays locked until the answer to `ROLLBACK` has come: no successor takes a second connection meanwhile. A
-//! task of its own sees to that. A process that is killed, or a host that goes down, ends its sessions: for a cut cable, set
+//! task of its own sees to that, so drop the future where tokio runs, as one of sqlx.
+//!
+//! A process that is killed ends its sessions, and so does a host that says goodbye. For a cable that is cut, set
 //! `tcp_keepalives_idle` and `tcp_user_timeout` in the server, or its half of the connection keeps the lock.
 
 use std::fmt;

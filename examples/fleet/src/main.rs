@@ -28,6 +28,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use report::{Day, Sample};
@@ -97,7 +98,7 @@ fn exit(outcome: Result<ExitCode, String>) -> ExitCode {
 
 /// The whole demonstration, and then the end of what it began: also after an error, and after a signal.
 fn demonstrate(arguments: &Arguments) -> Result<ExitCode, String> {
-    let bar = ProgressBar::new(0).with_style(
+    let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{msg:>24} {wide_bar} {pos}/{len} charges").expect("it is a template"),
     );
     let server = match &arguments.database {
@@ -177,11 +178,12 @@ async fn one_way(arguments: &Arguments, way: Way, url: &str, schema: &str, bar: 
         worker.line().await.filter(|line| line == "ready").ok_or("a worker does not start")?;
     }
     let (say, mut hear) = mpsc::unbounded_channel();
+    let mut listeners = JoinSet::new(); // whose end is the end of the workers
     let started = (Instant::now(), worker::now());
     for mut worker in workers {
         worker.orders.write_all(b"go\n").await.map_err(|error| error.to_string())?;
         let say = say.clone();
-        tokio::spawn(async move {
+        listeners.spawn(async move {
             while let Some(line) = worker.line().await {
                 let _ = say.send(Ok(line));
             }

@@ -121,6 +121,7 @@ pub fn work(job: Job) -> Result<(), String> {
     // On one thread, so that what is counted is true: nothing else happens between one await and the next.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let _context = runtime.enter(); // also when tasks are dropped that an error has left behind
     LocalSet::new().block_on(&runtime, work_on(job, going)).map_err(|error| error.to_string())
 }
 
