@@ -17,7 +17,7 @@ use crate::client::{Sent, post};
 use crate::shop::{self, AT_MOST_WAITING, Shop};
 
 /// A minute is for ever: what has not come by then is a mistake.
-pub const FOR_EVER: Duration = Duration::from_secs(2);
+pub const FOR_EVER: Duration = Duration::from_secs(60);
 const WALLETS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 /// What there is in each wallet at first.
 pub const FUNDS: u64 = 1_000;
