@@ -253,3 +253,6 @@ impl<K, S> fmt::Debug for KeyedMutex<K, S> {
 // A panic leaves the table in order: see the type's docs.
 impl<K, S> UnwindSafe for KeyedMutex<K, S> {}
 impl<K, S> RefUnwindSafe for KeyedMutex<K, S> {}
+
+// Nothing in it is ever pinned, whatever the features.
+impl<K, S: Unpin> Unpin for KeyedMutex<K, S> {}
