@@ -74,8 +74,9 @@
 //!
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the table is warm. A wait: three
 //! more (join, unlock, poll), and 32 bytes of the slab (24 where pointers are half as long). All are O(1) in the number
-//! of waiters; forgetting a key is O(n) in the number of those who watch for idleness, if there are any. The table is at most eight times as large as needed, or 16 buckets, a shard; without `std` it stays as
-//! large as it was until it is empty. The slab is given back when nobody waits and it has more than 64 nodes.
+//! of waiters; forgetting a key is O(n) in the number of those who watch for idleness, if there are any. The table is at
+//! most eight times as large as needed, or 16 buckets, a shard; without `std` it stays as large as it was until it is
+//! empty. The slab is given back when nobody waits and it has more than 64 nodes.
 //!
 //! # Roads not taken
 //!
@@ -131,7 +132,7 @@ impl<K, S> Table<K, S> {
         let mut key = Some(key);
         let id = self.with(hash, |shard| shard.claim_now::<T>(hash, &mut key, self.max));
         if let (Some(_), Some(id)) = (T::SHARES, id) {
-            let share = Share { table: self, hash, id };
+            let share = Unheld { table: self, hash, id };
             drop(key.take()); // the slot has one already: if this panics, the share is given back
             mem::forget(share);
         }
@@ -167,14 +168,15 @@ impl<K, S> Table<K, S> {
     }
 }
 
-/// A share that nobody holds yet.
-struct Share<'a, K, S> {
+/// A share that has no [`Holder`](crate::claim::Holder) yet, which is made of more than a table. (A holder of a table alone
+/// in its place cost three instructions on each lock of a free key.)
+struct Unheld<'a, K, S> {
     table: &'a Table<K, S>,
     hash: u32,
     id: u64,
 }
 
-impl<K, S> Drop for Share<'_, K, S> {
+impl<K, S> Drop for Unheld<'_, K, S> {
     fn drop(&mut self) {
         self.table.unlock(self.hash, self.id);
     }
