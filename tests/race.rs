@@ -1,12 +1,14 @@
 //! Threads that race for few keys and give up at random: no overlap, no hang, nothing left behind.
 
+mod common;
+
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use async_mutex_lite::KeyedMutex;
+use common::Cell;
 use futures_lite::future::{block_on, or, yield_now};
 
 /// Behind a spin lock, four threads on two processors spin until the one that has it is scheduled again.
@@ -14,22 +16,18 @@ const OPERATIONS: usize = if cfg!(any(feature = "std", feature = "critical-secti
 const THREADS: usize = 4;
 const KEYS: usize = 3;
 
-/// Proof for each key: who has it for himself finds nobody there, and who shares it finds none of those.
-struct Cells([AtomicU32; KEYS]);
-
-const ALONE: u32 = 1 << 16;
+#[derive(Default)]
+struct Cells([Cell; KEYS]);
 
 impl Cells {
     fn inside(&self, key: usize) {
-        assert_eq!(self.0[key].fetch_add(ALONE, Relaxed), 0, "two are inside");
+        let _inside = self.0[key].enter();
         linger(key);
-        assert_eq!(self.0[key].fetch_sub(ALONE, Relaxed), ALONE, "two are inside");
     }
 
     fn beside_others(&self, key: usize) {
-        assert!(self.0[key].fetch_add(1, Relaxed) < ALONE, "one shares what another has for himself");
+        let _inside = self.0[key].share();
         linger(key);
-        assert!(self.0[key].fetch_sub(1, Relaxed) < ALONE, "one shares what another has for himself");
     }
 }
 
@@ -60,7 +58,7 @@ fn operations_on_four_threads_with_random_cancellation() {
         std::process::abort();
     }));
     let mutex: KeyedMutex<usize> = KeyedMutex::new();
-    let cells = Cells([const { AtomicU32::new(0) }; KEYS]);
+    let cells = Cells::default();
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {

@@ -6,16 +6,18 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_mutex_lite::{KeyedMutex, RandomState};
 use futures_lite::future::{or, yield_now};
 
+mod common;
 #[path = "model/mod.rs"]
 mod model;
 
+use common::{Cell, Inside};
 use model::driver::{OneForAll, run};
 use model::script::Max;
 
@@ -25,33 +27,17 @@ const KEYS: usize = 7;
 #[derive(Default)]
 struct World {
     mutex: KeyedMutex<usize>,
-    inside: [AtomicU32; KEYS],
+    inside: [Cell; KEYS],
     done: AtomicU64,
 }
 
-/// What one who has a key for itself adds to its cell; one who shares it adds 1.
-const ALL: u32 = 1 << 16;
-
-/// Leaves the cell also if the task is dropped while it is inside.
-struct Inside<'a>(&'a AtomicU32, u32);
-
 impl World {
     fn enter(&self, key: usize) -> Inside<'_> {
-        let cell = &self.inside[key];
-        assert_eq!(cell.fetch_add(ALL, Relaxed), 0, "two are inside");
-        Inside(cell, ALL)
+        self.inside[key].enter()
     }
 
     fn share(&self, key: usize) -> Inside<'_> {
-        let cell = &self.inside[key];
-        assert!(cell.fetch_add(1, Relaxed) < ALL, "it is shared, and somebody has it for itself");
-        Inside(cell, 1)
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Relaxed);
+        self.inside[key].share()
     }
 }
 

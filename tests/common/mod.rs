@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
@@ -104,6 +104,38 @@ pub fn limited(test: impl FnOnce() + Send + 'static) {
     ended.recv_timeout(Duration::from_secs(limit)).expect("it hangs");
     if let Err(panic) = thread.join().expect("its panic was caught") {
         resume_unwind(panic);
+    }
+}
+
+/// Proof of who is inside: one who has a key for itself finds nobody there, and one who shares it none of those, neither
+/// coming nor going.
+#[derive(Default)]
+pub struct Cell(AtomicU32);
+
+/// What one who has a key for itself adds to its cell; one who shares it adds 1.
+const ALONE: u32 = 1 << 16;
+
+impl Cell {
+    pub fn enter(&self) -> Inside<'_> {
+        assert_eq!(self.0.fetch_add(ALONE, Relaxed), 0, "two are inside");
+        Inside(&self.0, ALONE)
+    }
+
+    pub fn share(&self) -> Inside<'_> {
+        assert!(self.0.fetch_add(1, Relaxed) < ALONE, "one shares what another has for itself");
+        Inside(&self.0, 1)
+    }
+}
+
+/// Leaves the cell when it is dropped: also if a task is dropped while it is inside.
+pub struct Inside<'a>(&'a AtomicU32, u32);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        match (self.1, self.0.fetch_sub(self.1, Relaxed)) {
+            (ALONE, before) => assert_eq!(before, ALONE, "two are inside"),
+            (_, before) => assert!(before < ALONE, "one shares what another has for itself"),
+        }
     }
 }
 
