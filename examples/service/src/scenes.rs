@@ -1,11 +1,13 @@
 //! What clients do to the shop. The order of events is made by waiting for the state of the shop, never by time.
 
+use std::hash::Hash;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_mutex_lite::KeyedMutex;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use tokio::net::TcpListener;
@@ -68,26 +70,21 @@ impl Town {
         post(self.address, path)
     }
 
-    /// How many of a wallet's charges are at work or wait.
-    fn queued(&self, wallet: &str) -> usize {
-        usize::from(self.shop.wallets.is_locked(wallet)) + self.shop.wallets.waiting(wallet)
-    }
-
-    /// Sends a charge, and waits until it has the wallet or waits for it.
-    pub async fn charge(&self, wallet: &str, cents: u64) -> Sent {
-        let before = self.queued(wallet);
-        let sent = self.post(&format!("/wallets/{wallet}/{cents}"));
-        until(|| self.queued(wallet) > before).await;
-        sent
-    }
-
-    /// Sends an order, and waits until it is being shipped or waits for that.
-    async fn order(&self, order: u64) -> Sent {
-        let queued = || usize::from(self.shop.orders.is_locked(&order)) + self.shop.orders.waiting(&order);
+    /// Sends a request, and waits until it has its key or waits for it.
+    async fn queue<K: Eq + Hash>(&self, path: &str, mutex: &KeyedMutex<K>, key: K) -> Sent {
+        let queued = || usize::from(mutex.is_locked(&key)) + mutex.waiting(&key);
         let before = queued();
-        let sent = self.post(&format!("/orders/{order}"));
+        let sent = self.post(path);
         until(|| queued() > before).await;
         sent
+    }
+
+    pub async fn charge(&self, wallet: &str, cents: u64) -> Sent {
+        self.queue(&format!("/wallets/{wallet}/{cents}"), &self.shop.wallets, wallet.into()).await
+    }
+
+    async fn order(&self, order: u64) -> Sent {
+        self.queue(&format!("/orders/{order}"), &self.shop.orders, order).await
     }
 
     /// The client leaves, and the shop has noticed.
