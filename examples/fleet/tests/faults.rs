@@ -14,7 +14,7 @@ use fleet::{Error, Fleet, retry};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use common::{Bench, Outcome, PATIENCE, TIMES, bank, charge, pay};
@@ -107,13 +107,7 @@ async fn a_connection_that_is_cut_while_it_waits_is_told_and_tried_again() {
     let bench = Bench::new();
     for _ in 0..TIMES {
         bench.open(1).await;
-        let (holder, waiter) = (bench.fleet("holder", 2), bench.fleet("waiter", 2));
-        let (release, held) = hold(&holder, "holds").await;
-        let wait = tokio::spawn({
-            let waiter = waiter.clone();
-            async move { pay(&waiter, &charge("waits", 0)).await }
-        });
-        bench.until_waits("waiter").await;
+        let Queue { holder, release, held, waiter, wait } = Queue::new(&bench).await;
         bench.cut("waiter").await;
         let told = wait.await.unwrap();
         assert!(matches!(told, Err(Error::Undone(_))), "{told:?}");
@@ -129,13 +123,7 @@ async fn a_connection_that_is_cut_while_it_works_loses_the_lock_and_the_work_tog
     let bench = Bench::new();
     for _ in 0..TIMES {
         bench.open(1).await;
-        let (holder, waiter) = (bench.fleet("holder", 2), bench.fleet("waiter", 2));
-        let (release, held) = hold(&holder, "holds").await;
-        let wait = tokio::spawn({
-            let waiter = waiter.clone();
-            async move { pay(&waiter, &charge("waits", 0)).await }
-        });
-        bench.until_waits("waiter").await;
+        let Queue { holder, release, held, waiter, wait } = Queue::new(&bench).await;
         bench.cut("holder").await;
         wait.await.unwrap().unwrap(); // while the other still believes that it works
         release.send(()).unwrap();
@@ -246,20 +234,11 @@ async fn a_task_that_is_dropped_at_any_step_leaves_nothing_behind() {
         steps = steps.max(polls);
         // While another process has the key, and another task is ahead: waiting there, and here.
         let (release, held) = hold(&other, "holds").await;
-        let there = tokio::spawn({
-            let fleet = fleet.clone();
-            async move { pay(&fleet, &charge("there", 0)).await }
-        });
+        let there = paying(&fleet, "there");
         bench.until_waits("dropped").await;
-        let here = tokio::spawn({
-            let fleet = fleet.clone();
-            async move { pay(&fleet, &charge("here", 0)).await }
-        });
+        let here = paying(&fleet, "here");
         queued(&fleet, 1).await;
-        let successor = tokio::spawn({
-            let fleet = fleet.clone();
-            async move { pay(&fleet, &charge("successor", 0)).await }
-        });
+        let successor = paying(&fleet, "successor");
         queued(&fleet, 2).await;
         if time % 2 == 0 {
             here.abort();
@@ -313,8 +292,33 @@ fn worker(
     (child, orders, lines)
 }
 
+/// A process that holds the key of account 0, and one that waits for it in the database.
+struct Queue {
+    holder: Fleet,
+    release: oneshot::Sender<()>,
+    held: JoinHandle<Outcome>,
+    waiter: Fleet,
+    wait: JoinHandle<Outcome>,
+}
+
+impl Queue {
+    async fn new(bench: &Bench) -> Self {
+        let (holder, waiter) = (bench.fleet("holder", 2), bench.fleet("waiter", 2));
+        let (release, held) = hold(&holder, "holds").await;
+        let wait = paying(&waiter, "waits");
+        bench.until_waits("waiter").await;
+        Self { holder, release, held, waiter, wait }
+    }
+}
+
+/// Charges account 0 in a task of its own.
+fn paying(fleet: &Fleet, id: &'static str) -> JoinHandle<Outcome> {
+    let fleet = fleet.clone();
+    tokio::spawn(async move { pay(&fleet, &charge(id, 0)).await })
+}
+
 /// Holds the key of account 0 in both layers, in the middle of a charge, until it is told to go on.
-async fn hold(fleet: &Fleet, id: &'static str) -> (oneshot::Sender<()>, tokio::task::JoinHandle<Outcome>) {
+async fn hold(fleet: &Fleet, id: &'static str) -> (oneshot::Sender<()>, JoinHandle<Outcome>) {
     let ((release, released), (say, says)) = (oneshot::channel::<()>(), oneshot::channel());
     let fleet = fleet.clone();
     let task = tokio::spawn(async move {

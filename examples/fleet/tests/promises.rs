@@ -27,7 +27,7 @@ async fn only_the_head_of_the_queue_of_a_key_has_a_connection_and_the_order_is_t
             other.run(["account 0"], work).await as Outcome
         }
     });
-    bench.until("SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted").await;
+    bench.until_held().await;
     let mut tasks = JoinSet::new();
     for number in 0..20 {
         let fleet = fleet.clone();
@@ -90,7 +90,7 @@ async fn the_limit_is_kept_in_both_layers() {
         Ok(())
     });
     let impatient = async {
-        bench.until("SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted").await;
+        bench.until_held().await;
         let (charge, too) = (charge("there", 0), charge("here", 0));
         let (there, here) = tokio::join!(pay(&fleet, &charge), pay(&fleet, &too));
         assert!(matches!(there, Err(Error::TimedOut)), "{there:?}");

@@ -80,6 +80,12 @@ impl Bench {
         }
     }
 
+    /// Waits until an advisory lock is held.
+    #[track_caller]
+    pub fn until_held(&self) -> impl Future<Output = ()> {
+        self.until("SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    }
+
     /// Waits until a connection of a fleet waits for an advisory lock.
     #[track_caller]
     pub fn until_waits(&self, name: &str) -> impl Future<Output = ()> {
