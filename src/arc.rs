@@ -1,57 +1,51 @@
-//! The same again, for those who own an `Arc` of the mutex: guards and tickets that borrow nothing.
+//! The same again, owning an `Arc` of the mutex: guards and tickets that borrow nothing.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
-use core::pin::Pin;
-use core::task::{Context, Poll};
 
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 use crate::block::block;
-use crate::claim::{Acquire, Handle, Holder, Waiter};
-use crate::guard::{exclusive, guard};
+use crate::claim::{Acquire, Handle, Mutex, claim_now};
+use crate::guard::{Guard, Guards};
 use crate::hash::RandomState;
 use crate::many::acquire_all;
 use crate::mutex::{KeyedMutex, unless};
-use crate::run::{Stopped, unless_stopped};
-use crate::shard::Plain;
-use crate::share::{Share, downgrade};
-use crate::table::Table;
-use crate::ticket::{join, ticket};
+use crate::table::{KeyState, Locked};
+use crate::ticket::{Queued, any_ticket, ticket};
 
 impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
     type Key = K;
-    type Hasher = S;
 
-    fn table(&self) -> &Table<K, S> {
-        &self.table
+    fn shard(&self, hash: u32) -> &Locked<K> {
+        self.shards.of(hash)
     }
 }
 
-guard! {
-    /// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexGuardArc<K, S>, Holder<Arc<KeyedMutex<K, S>>>
+impl<K: Eq + Hash, S: BuildHasher> Mutex for Arc<KeyedMutex<K, S>> {
+    type Key = K;
+    type Handle = Self;
+
+    fn find(self, key: &K) -> (u32, Self) {
+        (self.hash(key), self)
+    }
 }
 
-exclusive!(KeyedMutexGuardArc<K, S>);
-downgrade!(KeyedMutexGuardArc<K, S> => KeyedMutexSharedGuardArc);
+/// Like [`KeyedMutexGuard`](crate::KeyedMutexGuard), but owns an `Arc` of its [`KeyedMutex`].
+#[doc(alias("OwnedMutexGuard"))]
+pub type KeyedMutexGuardArc<K, S = RandomState> = Guard<Arc<KeyedMutex<K, S>>>;
 
-guard! {
-    /// Like [`KeyedMutexSharedGuard`](crate::KeyedMutexSharedGuard), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexSharedGuardArc<K, S>, Holder<Arc<KeyedMutex<K, S>>>
-}
+/// Like [`KeyedMutexSharedGuard`](crate::KeyedMutexSharedGuard), but owns an `Arc` of its [`KeyedMutex`].
+pub type KeyedMutexSharedGuardArc<K, S = RandomState> = Guard<Arc<KeyedMutex<K, S>>, true>;
 
-guard! {
-    /// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
-    KeyedMutexGuardsArc<K, S>, Vec<Holder<Arc<KeyedMutex<K, S>>>>
-}
+/// Like [`KeyedMutexGuards`](crate::KeyedMutexGuards), but owns an `Arc` of its [`KeyedMutex`].
+pub type KeyedMutexGuardsArc<K, S = RandomState> = Guards<Arc<KeyedMutex<K, S>>>;
 
-ticket! {
-    /// Like [`Ticket`](crate::Ticket), but owns an `Arc` of its [`KeyedMutex`].
-    TicketArc<K, S>, Arc<KeyedMutex<K, S>> => KeyedMutexGuardArc
-}
+/// Like [`Ticket`](crate::Ticket), but owns an `Arc` of its [`KeyedMutex`].
+pub type TicketArc<K, S = RandomState> = Queued<Arc<KeyedMutex<K, S>>>;
+
+/// Like [`SharedTicket`](crate::SharedTicket), but owns an `Arc` of its [`KeyedMutex`].
+pub type SharedTicketArc<K, S = RandomState> = Queued<Arc<KeyedMutex<K, S>>, true>;
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Like [`lock`](Self::lock), but the guard owns an `Arc` of the mutex.
@@ -68,22 +62,24 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// smol::spawn(async move { drop(guard) }).await;
     /// # });
     /// ```
+    #[doc(alias("lock_owned"))]
     pub fn lock_arc(self: &Arc<Self>, key: K) -> impl Future<Output = KeyedMutexGuardArc<K, S>> + Unpin + use<K, S> {
-        Acquire::<_, _, Plain>::new(self.clone(), key, |holder, _| KeyedMutexGuardArc(holder))
+        Acquire::new(self.clone(), key)
     }
 
     /// Like [`try_lock`](Self::try_lock), but the guard owns an `Arc` of the mutex.
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
+    #[doc(alias("try_lock_owned"))]
     pub fn try_lock_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexGuardArc<K, S>> {
-        Holder::now::<Plain>(self.clone(), key).map(KeyedMutexGuardArc)
+        claim_now(self.clone(), key)
     }
 
     /// Like [`lock_unless`](Self::lock_unless), but the guard owns an `Arc` of the mutex.
     ///
     /// # Errors
     ///
-    /// What the signal returned, if it came first.
-    pub fn lock_unless_arc<T, F: Future<Output = T>>(
+    /// Returns what the signal returned, if it was ready first.
+    pub fn lock_arc_unless<T, F: Future<Output = T>>(
         self: &Arc<Self>,
         key: K,
         signal: F,
@@ -102,13 +98,13 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         self: &Arc<Self>,
         key: K,
     ) -> impl Future<Output = KeyedMutexSharedGuardArc<K, S>> + Unpin + use<K, S> {
-        Acquire::<_, _, Share>::new(self.clone(), key, |holder, _| KeyedMutexSharedGuardArc(holder))
+        Acquire::new(self.clone(), key)
     }
 
     /// Like [`try_lock_shared`](Self::try_lock_shared), but the guard owns an `Arc` of the mutex.
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     pub fn try_lock_shared_arc(self: &Arc<Self>, key: K) -> Option<KeyedMutexSharedGuardArc<K, S>> {
-        Holder::now::<Share>(self.clone(), key).map(KeyedMutexSharedGuardArc)
+        claim_now(self.clone(), key)
     }
 
     /// Like [`lock_shared_blocking`](Self::lock_shared_blocking), but the guard owns an `Arc` of the mutex.
@@ -119,16 +115,45 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
-        TicketArc(join(self.clone(), key, |_| true).expect("everybody is admitted"))
+        any_ticket(self.clone(), key)
     }
 
     /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
-    pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(usize) -> bool) -> Option<TicketArc<K, S>> {
-        join(self.clone(), key, admit).map(TicketArc)
+    pub fn ticket_arc_if(self: &Arc<Self>, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<TicketArc<K, S>> {
+        ticket(self.clone(), key, admit)
+    }
+
+    /// Like [`ticket_shared`](Self::ticket_shared), but the ticket owns an `Arc` of the mutex.
+    pub fn ticket_shared_arc(self: &Arc<Self>, key: K) -> SharedTicketArc<K, S> {
+        any_ticket(self.clone(), key)
+    }
+
+    /// Like [`ticket_shared_if`](Self::ticket_shared_if), but the ticket owns an `Arc` of the mutex.
+    #[must_use = "a ticket that is dropped gives up its place in the queue"]
+    pub fn ticket_shared_arc_if(
+        self: &Arc<Self>,
+        key: K,
+        admit: impl FnOnce(KeyState) -> bool,
+    ) -> Option<SharedTicketArc<K, S>> {
+        ticket(self.clone(), key, admit)
     }
 
     /// Like [`lock_many`](Self::lock_many), but the guards own an `Arc` of the mutex.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = Arc::new(KeyedMutex::new());
+    /// let transfer = mutex.lock_many_arc(["bob", "alice"]).await;
+    /// smol::spawn(async move { drop(transfer) }).await;
+    /// assert!(mutex.is_empty());
+    /// # });
+    /// ```
     pub fn lock_many_arc<I: IntoIterator<Item = K>>(
         self: &Arc<Self>,
         keys: I,
@@ -136,6 +161,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Ord,
     {
-        acquire_all(self.clone(), keys, KeyedMutexGuardsArc)
+        acquire_all(self.clone(), keys)
     }
 }

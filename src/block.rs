@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use event_listener::{Event, Listener};
 
-use crate::guard::KeyedMutexGuard;
-use crate::mutex::KeyedMutex;
+use crate::mutex::{KeyedMutex, KeyedMutexGuard};
 use crate::share::KeyedMutexSharedGuard;
 
 struct Thread(Event);
@@ -29,14 +28,14 @@ pub(crate) fn block<T>(mut future: impl Future<Output = T> + Unpin, deadline: Op
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     };
-    // A free key takes no event.
+    // A free key needs no event.
     if let Some(output) = poll(Waker::noop()) {
         return Some(output);
     }
     let thread = Arc::new(Thread(Event::new()));
     let waker = Waker::from(thread.clone());
     loop {
-        // Listen, look, wait: whatever comes after the look is heard.
+        // Listen, look, wait: what comes after the look is heard.
         let listener = thread.0.listen();
         if let Some(output) = poll(&waker) {
             return Some(output);
@@ -50,10 +49,12 @@ pub(crate) fn block<T>(mut future: impl Future<Output = T> + Unpin, deadline: Op
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Like [`lock`](Self::lock), but blocks the thread.
+    /// Like [`lock`](Self::lock), but blocks the thread. It waits in the same queue.
     ///
-    /// It waits in the same queue. Not for use in async code, where it would block the executor, and may
-    /// wait for a task that this very thread should run.
+    /// # Blocking
+    ///
+    /// Do not call it from async code: it blocks the executor's thread, and deadlocks if the holder is a task that this thread
+    /// should run.
     ///
     /// # Examples
     ///
@@ -64,19 +65,28 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// let guard = mutex.lock_blocking("alice");
     /// # drop(guard);
     /// ```
+    #[doc(alias("blocking_lock"))]
     pub fn lock_blocking(&self, key: K) -> KeyedMutexGuard<'_, K, S> {
         block(self.lock(key), None).expect("there is no deadline")
     }
 
-    /// Like [`lock_shared`](Self::lock_shared), but blocks the thread, as [`lock_blocking`](Self::lock_blocking) does.
+    /// Like [`lock_shared`](Self::lock_shared), but blocks the thread.
+    ///
+    /// # Blocking
+    ///
+    /// As of [`lock_blocking`](Self::lock_blocking).
     pub fn lock_shared_blocking(&self, key: K) -> KeyedMutexSharedGuard<'_, K, S> {
         block(self.lock_shared(key), None).expect("there is no deadline")
     }
 
-    /// Like [`lock_blocking`](Self::lock_blocking), but gives up after a time.
+    /// Like [`lock_blocking`](Self::lock_blocking), with a timeout. Returns `None` if the time is up first.
     ///
-    /// A free key is locked even if there is no time. When the time is up, the place in the queue is given up, or, if
-    /// the turn has come just then, the key is kept. In async code, see [`lock_unless`](Self::lock_unless).
+    /// A free key is locked even if `timeout` is zero. When the time is up, the place in the queue is given up; or the key is kept,
+    /// if it has been granted just then. In async code, use [`lock_unless`](Self::lock_unless).
+    ///
+    /// # Blocking
+    ///
+    /// As of [`lock_blocking`](Self::lock_blocking).
     ///
     /// # Examples
     ///
@@ -85,12 +95,13 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// use async_mutex_lite::KeyedMutex;
     ///
     /// let mutex = KeyedMutex::new();
-    /// let guard = mutex.try_lock_for("alice", Duration::ZERO).unwrap();
-    /// assert!(mutex.try_lock_for("alice", Duration::from_millis(10)).is_none());
+    /// let guard = mutex.lock_blocking_for("alice", Duration::ZERO).unwrap();
+    /// assert!(mutex.lock_blocking_for("alice", Duration::from_millis(10)).is_none());
     /// # drop(guard);
     /// ```
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
-    pub fn try_lock_for(&self, key: K, timeout: Duration) -> Option<KeyedMutexGuard<'_, K, S>> {
+    #[doc(alias("try_lock_for", "lock_timeout"))]
+    pub fn lock_blocking_for(&self, key: K, timeout: Duration) -> Option<KeyedMutexGuard<'_, K, S>> {
         // A deadline beyond what the clock can tell never comes.
         block(self.lock(key), Instant::now().checked_add(timeout))
     }

@@ -1,173 +1,178 @@
-//! Claims on a key, from taking a place to giving it up: what guards, tasks and tickets are made of.
+//! A claim on a key, from taking a place to giving it up: what guards, tickets and futures are made of.
 
+use core::fmt;
 use core::future::Future;
-use core::hash::{BuildHasher, Hash};
 use core::marker::PhantomData;
 use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 
-use crate::queue::NONE;
-use crate::shard::{Kind, Place};
-use crate::slots::ROOMY;
-use crate::table::Table;
-use crate::wake::until_cloned;
+use crate::table::{GRANTED, KeyState, Kind, Locked, Place, ROOMY, STOPPED};
 
-/// How a claim knows its mutex: borrowed, or shared.
-pub(crate) trait Handle {
+/// What a guard or a ticket keeps of its mutex: enough to reach the shard of its key.
+pub trait Handle {
+    /// The key of the mutex.
     type Key;
-    type Hasher;
 
-    fn table(&self) -> &Table<Self::Key, Self::Hasher>;
+    #[doc(hidden)]
+    fn shard(&self, hash: u32) -> &Locked<Self::Key>;
 }
 
-/// With which a key can be looked for.
-pub(crate) trait Finds: Handle<Key: Hash + Eq, Hasher: BuildHasher> {}
+/// A mutex in which keys can be found, as the caller has it.
+pub(crate) trait Mutex {
+    type Key: Eq;
+    type Handle: Handle<Key = Self::Key>;
 
-impl<M: Handle<Key: Hash + Eq, Hasher: BuildHasher>> Finds for M {}
-
-/// Holds a key, or a share of one. Dropping it is the only way to unlock.
-pub(crate) struct Holder<M: Handle> {
-    pub(crate) mutex: M,
-    pub(crate) hash: u32,
-    pub(crate) id: u64,
+    /// Returns the hash of the key, and a handle to its shard.
+    fn find(self, key: &Self::Key) -> (u32, Self::Handle);
 }
 
-impl<M: Handle> Holder<M> {
-    /// Holds the key if it can be had at once.
-    pub(crate) fn now<T: Kind<M::Key>>(mutex: M, key: M::Key) -> Option<Self>
-    where
-        M: Finds,
-    {
-        let hash = mutex.table().hash(&key);
-        let id = mutex.table().claim_now::<T>(hash, key).ok()?;
-        Some(Self { mutex, hash, id })
-    }
+/// What a claim becomes when its wait is over, and so what is claimed.
+pub(crate) trait Claimed {
+    type Handle: Handle;
+    const KIND: Kind;
 
-    /// Stops the tasks queued behind it.
-    pub(crate) fn stop(&self) {
-        self.mutex.table().with(self.hash, |shard| shard.stop(self.hash, &mut |slot| slot.id == self.id));
-    }
+    fn claimed(claim: Claim<Self::Handle>) -> Self;
 }
 
-impl<M: Handle> Drop for Holder<M> {
-    fn drop(&mut self) {
-        self.mutex.table().unlock(self.hash, self.id);
-    }
-}
-
-/// Has a place in the queue of a key, for what `T` says. Dropping it gives up the place, or the key, if its turn has
-/// come: there is no other way to cancel.
-pub(crate) struct Waiter<M: Handle, T: Kind<M::Key>> {
-    /// `None` once it has become a holder.
-    mutex: Option<M>,
+/// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there is no
+/// other way to unlock, nor to cancel.
+pub(crate) struct Claim<H: Handle> {
+    handle: H,
     place: Place,
-    kind: PhantomData<fn() -> T>,
 }
 
-impl<M: Handle, T: Kind<M::Key>> Waiter<M, T> {
-    /// Takes a place, if `admit` says so of those ahead. Its waker is this until it is polled.
-    pub(crate) fn join(
-        mutex: M,
+impl<H: Handle<Key: Eq>> Claim<H> {
+    /// Claims a key, if `admit` says so of how it stands, and if it can be had at once or there is a waker to wait with.
+    #[inline]
+    fn try_new(
+        handle: H,
+        kind: Kind,
         hash: u32,
-        key: M::Key,
-        waker: Waker,
-        admit: impl FnOnce(usize) -> bool,
-    ) -> Option<Self>
-    where
-        M: Finds,
-    {
-        let (mut key, mut waker) = (Some(key), Some(waker));
-        let max = mutex.table().max;
-        let place = mutex.table().with(hash, |shard| shard.claim::<T>(hash, &mut key, &mut waker, max, admit));
-        let waiter = place.map(|place| Self { mutex: Some(mutex), place, kind: PhantomData });
-        // Here, not at the end of the scope: if one of these panics, the place is given up.
-        drop((key, waker));
-        waiter
-    }
-
-    /// Ready when its turn has come, with the holder that it becomes and with whether it is stopped.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Holder<M>, bool)> {
-        let Self { mutex, place, .. } = self;
-        let table = mutex.as_ref().expect("it was polled after it had given its guard").table();
-        let mut stopped = false;
-        if place.node != NONE {
-            let waker = context.waker();
-            stopped = ready!(until_cloned(waker, |spare| {
-                let polled = table.with(place.hash, |shard| shard.poll::<T>(*place, waker, spare));
-                if let Some(Poll::Ready(_)) = polled {
-                    place.node = NONE; // it is free: if dropping `spare` panics, the key is passed on
-                }
-                polled
-            }));
+        key: &mut Option<H::Key>,
+        admit: impl FnOnce(KeyState) -> bool,
+        waker: impl FnOnce() -> Option<Waker>,
+    ) -> Result<Self, H> {
+        match handle.shard(hash).with(|shard| shard.claim(kind, hash, key, admit, waker)) {
+            Some(place) => Ok(Self { handle, place }),
+            None => Err(handle),
         }
-        Poll::Ready((self.holder(), stopped))
     }
 
-    fn holder(&mut self) -> Holder<M> {
-        let mutex = self.mutex.take().expect("it was there just now");
-        Holder { mutex, hash: self.place.hash, id: self.place.id }
+    pub(crate) fn new(
+        (hash, handle): (u32, H),
+        kind: Kind,
+        key: H::Key,
+        admit: impl FnOnce(KeyState) -> bool,
+        waker: impl FnOnce() -> Option<Waker>,
+    ) -> Option<Self> {
+        let mut key = Some(key);
+        let claim = Self::try_new(handle, kind, hash, &mut key, admit, waker).ok();
+        drop(key); // not needed: outside the lock, and while there is a claim to be given up if this panics
+        claim
     }
 }
 
-impl<M: Handle, T: Kind<M::Key>> Drop for Waiter<M, T> {
+impl<H: Handle> Claim<H> {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.place.node == STOPPED
+    }
+
+    /// Unlocks the key, and stops its waiters.
+    pub(crate) fn stop(&mut self) {
+        let place = self.place;
+        self.place.node = STOPPED; // nothing is left to be given up
+        self.handle.shard(place.hash).change(place, &mut |slot, nodes, batch| {
+            slot.stop(nodes, batch);
+            slot.unlock()
+        });
+    }
+
+    /// Shares the key from now on.
+    pub(crate) fn downgrade(&self) {
+        self.handle.shard(self.place.hash).change(self.place, &mut |slot, _, _| {
+            slot.holders = 1;
+            false
+        });
+    }
+}
+
+impl<H: Handle> Drop for Claim<H> {
     fn drop(&mut self) {
-        if let Some(mutex) = &self.mutex {
-            mutex.table().leave::<T>(self.place);
-        }
+        self.handle.shard(self.place.hash).give_up(self.place);
     }
 }
 
-/// Waits for a key, from the first poll on. `finish` makes of the holder, and of whether it is stopped, what is
-/// wanted.
-pub(crate) struct Acquire<M: Handle, F, T: Kind<M::Key>> {
+impl<H: Handle> fmt::Debug for Claim<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+/// Claims a key if it can be had at once.
+pub(crate) fn claim_now<M: Mutex, T: Claimed<Handle = M::Handle>>(mutex: M, key: M::Key) -> Option<T> {
+    Claim::new(mutex.find(&key), T::KIND, key, |_| true, || None).map(T::claimed)
+}
+
+/// Ready when a claim is granted, or stopped, with what it becomes.
+#[inline(never)]
+pub(crate) fn poll_claim<T: Claimed>(claim: &mut Option<Claim<T::Handle>>, context: &mut Context<'_>) -> Poll<T> {
+    let Claim { handle, place } = claim.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");
+    if place.node < STOPPED {
+        ready!(handle.shard(place.hash).poll(place, context.waker()));
+    }
+    Poll::Ready(T::claimed(claim.take().expect("it was there just now")))
+}
+
+/// Claims a key at the first poll, and waits for it.
+pub(crate) struct Acquire<M: Mutex, T> {
     /// Before the first poll.
     start: Option<(M, M::Key)>,
     /// While it waits.
-    waiter: Option<Waiter<M, T>>,
-    finish: F,
+    claim: Option<Claim<M::Handle>>,
+    becomes: PhantomData<fn() -> T>,
 }
 
 /// Nothing in it is ever pinned.
-impl<M: Handle, F, T: Kind<M::Key>> Unpin for Acquire<M, F, T> {}
+impl<M: Mutex, T> Unpin for Acquire<M, T> {}
 
-impl<M: Finds, R, F: Fn(Holder<M>, bool) -> R, T: Kind<M::Key>> Acquire<M, F, T> {
-    pub(crate) fn new(mutex: M, key: M::Key, finish: F) -> Self {
-        Self { start: Some((mutex, key)), waiter: None, finish }
+impl<M: Mutex, T: Claimed<Handle = M::Handle>> Acquire<M, T> {
+    pub(crate) fn new(mutex: M, key: M::Key) -> Self {
+        Self { start: Some((mutex, key)), claim: None, becomes: PhantomData }
     }
 
-    /// The key was busy just now: takes a place, and need not look again.
     #[inline(never)]
-    fn join(&mut self, mutex: M, hash: u32, key: M::Key, context: &Context<'_>) -> Poll<R> {
-        let waiter = Waiter::join(mutex, hash, key, context.waker().clone(), |_| true);
-        let mut waiter = waiter.expect("everybody is admitted");
-        if waiter.place.node == NONE {
-            return Poll::Ready((self.finish)(waiter.holder(), false));
+    fn wait(&mut self, handle: M::Handle, hash: u32, key: M::Key, context: &mut Context<'_>) -> Poll<T> {
+        let (mut key, mut waker) = (Some(key), Some(context.waker().clone()));
+        let claim = Claim::try_new(handle, T::KIND, hash, &mut key, |_| true, || waker.take());
+        let claim = claim.unwrap_or_else(|_| unreachable!("it has a waker, and every waiter is admitted"));
+        drop((key, waker)); // as above
+        if claim.place.node == GRANTED {
+            return Poll::Ready(T::claimed(claim));
         }
-        mem::forget(self.waiter.replace(waiter)); // there was none
+        mem::forget(self.claim.replace(claim)); // there was none
         Poll::Pending
-    }
-
-    #[inline(never)]
-    fn poll_again(&mut self, context: &mut Context<'_>) -> Poll<R> {
-        let waiter = self.waiter.as_mut().expect("it was polled before");
-        waiter.poll(context).map(|(holder, stopped)| (self.finish)(holder, stopped))
     }
 }
 
-impl<M: Finds, R, F: Fn(Holder<M>, bool) -> R, T: Kind<M::Key>> Future for Acquire<M, F, T> {
-    type Output = R;
+impl<M: Mutex, T: Claimed<Handle = M::Handle>> Future for Acquire<M, T> {
+    type Output = T;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
-        let Some((mutex, key)) = self.start.take() else { return self.poll_again(context) };
-        let hash = mutex.table().hash(&key);
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Some((mutex, key)) = self.start.take() else { return poll_claim(&mut self.claim, context) };
+        let (hash, handle) = mutex.find(&key);
         if !ROOMY {
-            return self.join(mutex, hash, key, context);
+            return self.wait(handle, hash, key, context);
         }
-        match mutex.table().claim_now::<T>(hash, key) {
-            Ok(id) => Poll::Ready((self.finish)(Holder { mutex, hash, id }, false)),
-            Err(key) => self.join(mutex, hash, key, context),
+        // A free key needs no waker, and to clone one may cost more than all of this.
+        let mut key = Some(key);
+        match Claim::try_new(handle, T::KIND, hash, &mut key, |_| true, || None) {
+            Ok(claim) => {
+                drop(key); // as above
+                Poll::Ready(T::claimed(claim))
+            }
+            Err(handle) => self.wait(handle, hash, key.expect("nothing needed it"), context),
         }
     }
 }

@@ -1,71 +1,84 @@
-//! Holding a key.
+//! Guards: granted claims, which unlock their keys when they are dropped.
 
-use core::fmt;
+use alloc::vec::Vec;
 
-use crate::claim::Holder;
-use crate::hash::RandomState;
-use crate::mutex::KeyedMutex;
+use crate::claim::{Claim, Claimed, Handle};
+use crate::table::{Kind, each};
 
-/// A guard that holds this.
-macro_rules! guard {
-    ($(#[$doc:meta])* $Guard:ident <$($a:lifetime,)? K, S>, $holds:ty) => {
-        $(#[$doc])*
-        #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
-        #[clippy::has_significant_drop]
-        pub struct $Guard<$($a,)? K, S = RandomState>(
-            #[allow(dead_code)] // it is dropped
-            pub(crate) $holds,
-        );
+/// Holds a key: what [`KeyedMutexGuard`](crate::KeyedMutexGuard) and its three siblings are.
+///
+/// `H` is what it keeps of the mutex: a [borrow](crate::Borrowed), or an `Arc`. With `SHARED`, it holds the key together with others.
+#[derive(Debug)]
+#[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
+#[clippy::has_significant_drop]
+pub struct Guard<H: Handle, const SHARED: bool = false>(pub(crate) Claim<H>);
 
-        impl<$($a,)? K, S> fmt::Debug for $Guard<$($a,)? K, S> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($Guard)).finish_non_exhaustive()
-            }
-        }
-    };
+impl<H: Handle, const SHARED: bool> Claimed for Guard<H, SHARED> {
+    type Handle = H;
+    const KIND: Kind = Kind { shared: SHARED, stoppable: false };
+
+    fn claimed(claim: Claim<H>) -> Self {
+        Self(claim)
+    }
 }
-pub(crate) use guard;
 
-/// What one can do who has a key for itself.
-macro_rules! exclusive {
-    ($Guard:ident <$($a:lifetime,)? K, S>) => {
-        impl<$($a,)? K, S> $Guard<$($a,)? K, S> {
-            /// Unlocks the key, and stops the tasks queued behind it: each [`run`](KeyedMutex::run),
-            /// [`run_or_stop`](KeyedMutex::run_or_stop) and [ticket](crate::Ticket) that waits for this key now returns
-            /// [`Stopped`](crate::Stopped) when its turn comes. Plain locks are not stopped, nor is whoever
-            /// comes later, nor any other key.
-            pub fn stop(self) {
-                self.0.stop();
-            }
-
-            /// Runs a task and unlocks the key. Unless the task returns `Ok`, it stops the tasks queued behind it, as
-            /// [`KeyedMutex::run_or_stop`] does: also if it panics, or is dropped half-way. Dropped before its first
-            /// poll, it only unlocks the key. For one who waited with a limit of his own; see
-            /// [`Ticket`](crate::Ticket) for an example.
-            ///
-            /// # Errors
-            ///
-            /// The task's own.
-            pub async fn run_or_stop<T, E>(self, task: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
-                self.0.run_or_stop(task).await
-            }
-        }
-    };
-}
-#[cfg(target_has_atomic = "ptr")]
-pub(crate) use exclusive;
-
-guard! {
-    #[doc(alias("release", "unlock", "permit"))]
-    /// Holds a key of a borrowed [`KeyedMutex`]. Dropping it unlocks the key.
+impl<H: Handle> Guard<H> {
+    /// Unlocks the key, and stops its waiters: each [`run`](crate::KeyedMutex::run),
+    /// [`run_or_stop`](crate::KeyedMutex::run_or_stop) and ticket that waits for this key at that moment leaves the queue, is
+    /// woken, and returns [`Stopped`](crate::Stopped). Plain locks are not stopped, nor are callers that come later, nor is any
+    /// other key: see [what a stop reaches](crate::KeyedMutex#stopping).
     ///
-    /// Unlocking hands the key to the task that has waited longest, if any, and forgets the key otherwise. It
-    /// neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it wakes
-    /// does; even then the key is unlocked. That waker runs before `drop` returns.
+    /// # Examples
     ///
-    /// A guard may be sent to another thread and dropped there. A guard that is forgotten
-    /// ([`mem::forget`](core::mem::forget)) locks its key for ever, and no other key.
-    KeyedMutexGuard<'a, K, S>, Holder<&'a KeyedMutex<K, S>>
+    /// ```
+    /// use async_mutex_lite::{KeyedMutex, Stopped};
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let guard = mutex.lock("order 7").await;
+    /// let queued = mutex.ticket("order 7");
+    /// guard.stop(); // the order was cancelled
+    /// assert_eq!(queued.await.unwrap_err(), Stopped);
+    /// assert!(mutex.is_empty());
+    /// # });
+    /// ```
+    pub fn stop(mut self) {
+        self.0.stop();
+    }
+
+    /// Atomically downgrades to a shared lock, and returns its guard.
+    ///
+    /// The key is not free in between. The shared waiters at the head of the queue are granted the key, as far as the limit
+    /// allows. There is no way back: a shared lock cannot be upgraded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let writer = mutex.lock("page").await;
+    /// let reader = writer.downgrade(); // no other writer can change the page in between
+    /// assert!(mutex.try_lock_shared("page").is_some());
+    /// # drop(reader);
+    /// # });
+    /// ```
+    pub fn downgrade(self) -> Guard<H, true> {
+        self.0.downgrade();
+        Guard(self.0)
+    }
 }
 
-exclusive!(KeyedMutexGuard<'a, K, S>);
+/// Holds several keys: what [`KeyedMutexGuards`](crate::KeyedMutexGuards) is. Dropping it unlocks them all.
+#[derive(Debug)]
+#[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
+#[clippy::has_significant_drop]
+pub struct Guards<H: Handle>(pub(crate) Vec<Guard<H>>);
+
+impl<H: Handle> Drop for Guards<H> {
+    fn drop(&mut self) {
+        let mut guards = self.0.drain(..);
+        each(&mut || guards.next(), drop);
+    }
+}

@@ -7,17 +7,17 @@ use std::sync::OnceLock;
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 
-/// The default hasher of a [`KeyedMutex`](crate::KeyedMutex), seeded at random when it is first used.
+/// The default hasher of a [`KeyedMutex`](crate::KeyedMutex), seeded when it is first used.
 ///
-/// It stands between an attacker who may choose keys and a table in which they all collide (the keys
-/// would still be locked rightly, only slowly). The seed is one per process:
+/// It resists HashDoS: attackers who choose keys cannot make them all collide. (That would only make locking slow; equal
+/// hashes never mix up keys.) The seed is one per process:
 ///
-/// - with the feature `std` it holds 128 bits from where the standard library's maps have theirs: the operating system, if
+/// - with the feature `std` it has 128 bits from where the standard library's maps take theirs: the operating system, if
 ///   there is one. On `wasm32-unknown-unknown` there is none;
-/// - without it there is no portable source of randomness. The seed then is the address of a static:
-///   different in each process where address space is laid out at random, the same at every start on a microcontroller.
+/// - without it there is no portable source of randomness. The seed then is the address of a static: different in each
+///   process where address space is randomized, the same at every start on a microcontroller.
 ///
-/// **In a browser and on a microcontroller it is no secret.** If keys come from strangers there, pass a hasher that you
+/// **In a browser and on a microcontroller the seed is predictable.** If keys are untrusted there, pass a hasher that you
 /// seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
 ///
 /// The hash function is foldhash, as in hashbrown's maps: fast and of good quality, but not cryptographic.
@@ -32,7 +32,7 @@ use foldhash::fast::FoldHasher;
 pub struct RandomState;
 
 impl RandomState {
-    /// Returns the hasher. It takes its seed when it is first used, not here.
+    /// Returns the hasher. The seed is taken when it is first used, not here.
     pub const fn new() -> Self {
         Self
     }

@@ -1,7 +1,7 @@
-//! An async mutex by key: tasks with the same key run one after another, first come first served; tasks
-//! with different keys run at the same time; a key that nobody uses takes no memory.
+//! A keyed async mutex: callers that lock the same key hold it one at a time, in FIFO order; callers that lock different
+//! keys run concurrently; an unlocked key takes no memory.
 //!
-//! [`KeyedMutex`] is the whole crate. It runs under any executor, or none, on servers, in browsers, and on
+//! [`KeyedMutex`] is the whole crate. It works under any executor, or none, on servers, in browsers, and on
 //! microcontrollers.
 //!
 //! ```
@@ -18,52 +18,52 @@
 //! # smol::block_on(webhook(1));
 //! ```
 //!
-//! | you want | you use |
+//! | to … | use |
 //! | --- | --- |
-//! | one at a time | [`lock(key).await`](KeyedMutex::lock), or [`run(key, task).await`](KeyedMutex::run) |
-//! | only if nobody is at it | [`try_lock(key)`](KeyedMutex::try_lock) |
-//! | to give up waiting after a time, or on any signal | [`lock_unless(key, signal).await`](KeyedMutex::lock_unless) |
-//! | at most so many waiting | [`ticket_if(key, \|ahead\| ahead <= 20)`](KeyedMutex::ticket_if) |
-//! | work in the order of arrival, though it is spawned | [`ticket(key)`](KeyedMutex::ticket), then [`run`](Ticket::run) |
-//! | several keys, without a deadlock | [`lock_many(keys).await`](KeyedMutex::lock_many) |
-//! | readers together, or at most n at once | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |
-//! | to stop the rest on an error | [`run_or_stop(key, task).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
-//! | to lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`try_lock_for(key, time)`](KeyedMutex::try_lock_for) |
-//! | to shut down | [`stop_all()`](KeyedMutex::stop_all), [`all_idle().await`](KeyedMutex::all_idle) |
-//! | to own what you hold, for `spawn` | [`lock_arc`](KeyedMutex::lock_arc), [`ticket_arc`](KeyedMutex::ticket_arc) and so on, on an `Arc` of the mutex |
+//! | hold a key exclusively | [`lock(key).await`](KeyedMutex::lock), or [`run(key, job).await`](KeyedMutex::run) |
+//! | lock only if the key is free | [`try_lock(key)`](KeyedMutex::try_lock) |
+//! | wait with a timeout, or until any signal | [`lock_unless(key, signal).await`](KeyedMutex::lock_unless) |
+//! | bound the queue (backpressure) | [`ticket_if(key, \|now\| now.waiting < 20)`](KeyedMutex::ticket_if) |
+//! | keep the order of arrival across spawned tasks | [`ticket(key)`](KeyedMutex::ticket), then [`.run(job)`](Ticket::run) |
+//! | lock several keys in one global order | [`lock_many(keys).await`](KeyedMutex::lock_many) |
+//! | share a key: readers, or at most n | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |
+//! | skip what is queued behind an error | [`run_or_stop(key, job).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
+//! | lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`lock_blocking_for(key, timeout)`](KeyedMutex::lock_blocking_for) |
+//! | shut down gracefully | [`stop_all()`](KeyedMutex::stop_all) for queued jobs and tickets, [`all_idle().await`](KeyedMutex::all_idle) |
+//! | see what is locked | [`for_each_locked(\|key, state\| …)`](KeyedMutex::for_each_locked) |
+//! | get `'static` guards and tickets to `spawn` | [`lock_arc`](KeyedMutex::lock_arc), [`ticket_arc`](KeyedMutex::ticket_arc), … on an `Arc` of the mutex |
 //!
 //! The guide has the [common mistakes](guide::mistakes), [recipes](guide::recipes), what to know [on a
-//! microcontroller](guide::microcontrollers), and the way here [from JavaScript](guide::from_javascript) and [from a map
-//! of mutexes](guide::from_a_map).
+//! microcontroller](guide::microcontrollers), the way here [from JavaScript](guide::from_javascript) and [from a map of
+//! mutexes](guide::from_a_map), and a [comparison](guide::comparison) with other libraries. A table of all [methods, and what they
+//! can and cannot be combined with](KeyedMutex#methods-at-a-glance), is on the page of the type.
 //!
 //! # Features
 //!
 //! | | `std` (default) | neither | `critical-section` (wins over `std`) |
 //! | --- | --- | --- | --- |
-//! | the table is guarded by | the standard library's mutex | a spin lock | critical sections |
-//! | and split into | shards, about sixteen for each processor | one | one |
+//! | internal lock | the standard library's mutex | a spin lock | critical sections |
+//! | shards | about sixteen for each processor | one | one |
 //! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
-//! | [`lock_blocking`](KeyedMutex::lock_blocking), [`try_lock_for`](KeyedMutex::try_lock_for) | yes (not on WASM) | no | with `std` |
+//! | methods that block | yes (not on WASM) | no | with `std` |
 //! | [`RandomState`] is seeded from | the operating system, if there is one | an address | the same with `std`, else an address |
-//! | an interrupt handler may | | not touch the mutex: it would spin for ever | lock, unlock, ask, and drop guards |
+//! | an interrupt handler may | | not touch the mutex: it would spin forever | lock, unlock, query, and drop guards |
 //!
-//! A critical section lasts as long as a look-up, now and then as long as moving the table to a larger one
-//! (with `std`, or a smaller), which allocates unless room was [reserved](KeyedMutex::reserve), or putting it in order;
-//! `stop_all` and [`idle`](KeyedMutex::idle) look at each key and each who watches. No waker runs in it: they run after it, in whatever unlocks, an
-//! interrupt handler included.
+//! A critical section normally covers one look-up in the table. What takes longer in one [is
+//! listed](KeyedMutex#complexity-and-memory). Wakers never run in it: they run after it, in whatever unlocks, an interrupt
+//! handler included.
 //!
-//! `idle` (on by default, also without `std`) adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle).
+//! `idle` (on by default, even without `std`) adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle).
 //!
-//! The methods with an [`Arc`](alloc::sync::Arc) need a target that has one: one that can compare and swap. A Cortex-M0
-//! cannot: there, the atomics come from portable-atomic, which asks the final binary how
-//! (by its feature `critical-section`, say).
+//! The methods with an [`Arc`](alloc::sync::Arc) need a target with compare-and-swap. A Cortex-M0 has none: there, the
+//! atomics come from portable-atomic, which asks the final binary how (by its feature `critical-section`, say).
 //!
 //! On bare metal, one of `critical-section` and `spin` must be on: a spin lock, which an interrupt handler must not
 //! touch, has to be asked for there. `critical-section` needs an implementation to link, so no library should turn
 //! it on for its users.
 //!
-//! When memory runs out, the allocator's error handler decides (by default, abort with `std`, panic
-//! without). Nothing has been changed then. Unlocking and cancelling need no memory.
+//! When an allocation fails, the allocator's error handler runs (by default: abort with `std`, panic without); the mutex is
+//! unchanged. Unlocking and cancelling need no memory.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 #![warn(clippy::alloc_instead_of_core, clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
@@ -77,14 +77,14 @@ compile_error!(
 #[cfg(all(target_os = "none", not(any(feature = "std", feature = "critical-section", feature = "spin"))))]
 compile_error!(
     "async-mutex-lite: say how the table is to be guarded on bare metal. The feature `critical-section` is right almost \
-     always; with `spin`, an interrupt handler that touches the mutex may spin for ever on what it has interrupted."
+     always; with `spin`, an interrupt handler that touches the mutex may spin forever on what it has interrupted."
 );
 
 extern crate alloc;
 #[cfg(all(feature = "std", not(target_os = "none")))]
 extern crate std;
 
-// In the order in which people need what they have: the page of `KeyedMutex` follows it.
+// In the order in which users need what they have: the page of `KeyedMutex` follows it.
 mod mutex;
 mod guard;
 mod run;
@@ -93,29 +93,18 @@ mod many;
 mod share;
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 mod block;
+mod inspect;
 #[cfg(feature = "idle")]
 mod idle;
-mod ask;
 #[cfg(target_has_atomic = "ptr")]
 mod arc;
+mod hash;
 
-// What these are made of, from the top down.
+// What these are made of: claims on keys, and the machinery below them.
 mod claim;
 mod table;
-mod shards;
-mod shard;
-mod slots;
-mod queue;
-mod wake;
-#[cfg(feature = "idle")]
-mod watch;
-mod hash;
-mod sync;
-#[cfg(any(test, loom, fuzzing))]
-#[path = "../tests/model/check.rs"]
-mod check;
 
-/// How to use it, beyond the first page. (Only documentation: there is nothing in it.)
+/// How to use it, beyond the first page. (Only documentation: there is no code in it.)
 #[cfg(any(doc, doctest))]
 pub mod guide {
     #[doc = include_str!("guide/mistakes.md")]
@@ -128,6 +117,8 @@ pub mod guide {
     pub mod from_javascript {}
     #[doc = include_str!("guide/from_a_map.md")]
     pub mod from_a_map {}
+    #[doc = include_str!("guide/comparison.md")]
+    pub mod comparison {}
 }
 
 // The reference model once more, with the invariants checked after each critical section.
@@ -144,11 +135,13 @@ mod model;
 struct Readme;
 
 #[cfg(target_has_atomic = "ptr")]
-pub use arc::{KeyedMutexGuardArc, KeyedMutexGuardsArc, KeyedMutexSharedGuardArc, TicketArc};
-pub use guard::KeyedMutexGuard;
+pub use arc::{KeyedMutexGuardArc, KeyedMutexGuardsArc, KeyedMutexSharedGuardArc, SharedTicketArc, TicketArc};
+pub use claim::Handle;
+pub use guard::{Guard, Guards};
 pub use hash::{DefaultHasher, RandomState};
 pub use many::KeyedMutexGuards;
-pub use mutex::KeyedMutex;
+pub use mutex::{Borrowed, KeyedMutex, KeyedMutexGuard};
 pub use run::Stopped;
 pub use share::KeyedMutexSharedGuard;
-pub use ticket::Ticket;
+pub use table::KeyState;
+pub use ticket::{Queued, SharedTicket, Ticket};

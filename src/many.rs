@@ -1,52 +1,49 @@
 //! Several keys at once.
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
-use crate::claim::{Acquire, Finds, Holder};
-use crate::guard::guard;
+use crate::claim::{Acquire, Mutex};
+use crate::guard::{Guard, Guards};
 use crate::hash::RandomState;
-use crate::mutex::KeyedMutex;
-use crate::shard::Plain;
+use crate::mutex::{Borrowed, KeyedMutex};
 
-/// Locks the keys in their order, the same for everybody, so that no two can wait for each other. `finish` makes of the
-/// holders what is wanted: here, since a future around this one would have room for it twice.
-pub(crate) async fn acquire_all<M, R>(
-    mutex: M,
-    keys: impl IntoIterator<Item = M::Key>,
-    finish: fn(Vec<Holder<M>>) -> R,
-) -> R
+/// Holds several keys of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks them all, even if one of the wakers that
+/// this calls panics.
+///
+/// It has no `stop`: to stop waiters, use [`run_or_stop`](KeyedMutex::run_or_stop) on one of the keys, or
+/// [`stop`](KeyedMutex::stop).
+pub type KeyedMutexGuards<'a, K, S = RandomState> = Guards<Borrowed<'a, K, S>>;
+
+pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Guards<M::Handle>
 where
-    M: Finds<Key: Ord> + Clone,
+    M: Mutex<Key: Ord> + Clone,
 {
     let mut keys: Vec<_> = keys.into_iter().collect();
     keys.sort_unstable();
     keys.dedup();
-    let mut holders = Vec::with_capacity(keys.len());
+    let mut guards = Guards(Vec::with_capacity(keys.len()));
     for key in keys {
-        holders.push(Acquire::<_, _, Plain>::new(mutex.clone(), key, |holder, _| holder).await);
+        guards.0.push(Acquire::<_, Guard<_>>::new(mutex.clone(), key).await);
     }
-    finish(holders)
-}
-
-guard! {
-    /// Holds several keys of a borrowed [`KeyedMutex`]. Dropping it unlocks them all.
-    KeyedMutexGuards<'a, K, S>, Vec<Holder<&'a KeyedMutex<K, S>>>
+    guards
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Locks all of the keys, or none: whoever drops the future half-way holds nothing.
+    /// Locks several keys exclusively, one after another, in ascending order of `K`, and returns one guard for all.
     ///
-    /// A key that is given twice is locked once; an empty list locks nothing. The keys are locked one after
-    /// another in the order of `K`, so callers of `lock_many` never wait for each other in a circle.
-    /// (Whoever holds a key already, from another call, can still make one.) The guards stop nobody: for that, run
-    /// a task under one of the keys.
+    /// It holds the keys that it has locked while it waits for the next. A key that is given twice is locked once; an empty
+    /// list locks nothing. A stop does not reach it.
     ///
-    /// # Cancellation
+    /// # Deadlocks
     ///
-    /// The keys that it has are unlocked, and its place in the queue of the one it waits for is given up.
+    /// Calls of `lock_many` cannot deadlock with each other, since all lock in the same order. A caller that already holds another
+    /// key of the mutex still can.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future unlocks the keys that it holds, and gives up its place in the queue of the one it waits for.
     ///
     /// # Examples
     ///
@@ -65,6 +62,6 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Ord,
     {
-        acquire_all(self, keys, KeyedMutexGuards)
+        acquire_all(self, keys)
     }
 }

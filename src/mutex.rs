@@ -1,22 +1,20 @@
-//! The public type.
+//! The mutex itself, and the plain ways to lock a key.
 
-use core::fmt;
 use core::future::{Future, poll_fn};
 use core::hash::{BuildHasher, Hash};
+use core::marker::PhantomData;
 use core::panic::{RefUnwindSafe, UnwindSafe};
-use core::pin::{Pin, pin};
-use core::task::Poll;
+use core::{fmt, pin::pin, task::Poll};
 
-use crate::claim::{Acquire, Handle, Holder};
-use crate::guard::KeyedMutexGuard;
+use crate::claim::{Acquire, Handle, Mutex, claim_now};
+use crate::guard::Guard;
 use crate::hash::RandomState;
-use crate::shard::Plain;
-use crate::table::Table;
+use crate::table::{Locked, Shards};
 
-/// An async mutex by key.
+/// A keyed async mutex.
 ///
-/// Tasks with the same key run one after another, first come first served. Tasks with different keys run
-/// at the same time. A key that nobody holds or waits for has no entry, and takes no memory.
+/// Callers that lock the same key hold it one at a time, in FIFO order. Callers that lock different keys run concurrently.
+/// A key that is neither locked nor waited for has no entry, and takes no memory.
 ///
 /// ```
 /// use async_mutex_lite::KeyedMutex;
@@ -28,76 +26,111 @@ use crate::table::Table;
 /// async fn charge(user: u64, amount: i64) {
 ///     let _guard = ACCOUNTS.lock(user).await;
 ///     let balance = read_balance(user).await;
-///     write_balance(user, balance - amount).await; // nobody else is between these two lines
+///     write_balance(user, balance - amount).await; // no other charge of this user ran in between
 /// }
 /// # smol::block_on(charge(1, 10));
 /// # assert!(ACCOUNTS.is_empty());
 /// ```
 ///
+/// **It guards no data.** A key stands for whatever your program says it does: a row, a file, a device. The value itself lives
+/// there, or in a map of your own.
+///
+#[doc = include_str!("guide/methods.md")]
+///
 /// # Fairness
 ///
-/// First polled, first served, for each key, whatever mix of guards, tasks, blocking threads and sharers waits; a
-/// [`ticket`](Self::ticket) counts from the call. The key is *handed over*: from the moment of an unlock it
-/// belongs to the next in the queue, so neither a newcomer nor [`try_lock`](Self::try_lock) can slip in
-/// before that one is polled. One unlock wakes one waiter, with the waker of its last poll (or all sharers who go in
-/// together, and those who watch for [`idle`](Self::idle)).
+/// Each key has one FIFO queue for all its waiters: futures, tickets and blocking threads, exclusive and shared. A future takes
+/// its place at its first poll, a [`ticket`](Self::ticket) by the call. An unlock *hands the key over* to the first waiter:
+/// from that moment the key is its own (*granted*), though it has not been polled since. So nobody can barge in, not even
+/// [`try_lock`](Self::try_lock). An unlock calls one waker, that of the waiter's last poll (or those of all shared waiters that
+/// can now hold the key together, and of pending [`idle`](Self::idle)s).
 ///
-/// A waiter that has been given the key and is not polled any more, nor dropped, holds the queue up, just
-/// as a guard does. That happens to futures kept in a `select!` loop or a `join` whose task does something
-/// else ("futurelock"): poll them, spawn them, or drop them.
+/// A waiter that has been granted the key blocks the waiters behind it until it is polled or dropped, as a guard does.
+/// That happens to futures that are kept in a `select!` loop or a `join` whose task does something else
+/// ([futurelock](https://rfd.shared.oxide.computer/rfd/0609)): poll them, spawn them, or drop them.
 ///
 /// # Sharing
 ///
-/// [`lock_shared`](Self::lock_shared) locks a key together with others who share it: any number, or at most as many as
-/// [`with_max_shared`](KeyedMutex::with_max_shared) says. Both kinds wait in the one queue, and nobody overtakes.
+/// [`lock_shared`](Self::lock_shared) locks a key together with other shared holders: any number of them, or at most as many as
+/// [`with_max_shared`](KeyedMutex::with_max_shared) allows.
 ///
-/// # Cancellation
+/// # Stopping
 ///
-/// Every future may be dropped in any state, and nothing is lost. Never polled: nothing happened. Waiting:
-/// the others keep their order. Already given the key, but not polled since: the next gets it at once.
-/// (Forgetting a future is different: what it has or waits for stays claimed.)
+/// A *stop* ends the wait of those who would act on an outdated assumption: because something before them failed, or because
+/// the program shuts down. [`stop`](Self::stop), [`stop_all`](Self::stop_all), the [`stop`](crate::Guard::stop) of a guard, and
+/// a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is dropped midway, take those it reaches out of the queue
+/// at once, and wake them in FIFO order. They hold no one up any more; at their next poll they return
+/// [`Stopped`](crate::Stopped).
+///
+/// | a stop reaches, if they are waiting at that moment | it does not reach |
+/// | --- | --- |
+/// | [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) | the holder, also one that was granted the key and has not been polled since |
+/// | tickets, exclusive and shared, awaited or not | [`lock`](Self::lock), [`lock_shared`](Self::lock_shared), [`lock_many`](Self::lock_many), [`lock_unless`](Self::lock_unless), and blocking threads |
+/// | | whoever comes later, a retry for example |
+///
+/// # Cancel safety
+///
+/// Any future may be dropped in any state:
+///
+/// - Never polled: it has had no effect.
+/// - Waiting: it leaves the queue. The other waiters keep their order, and those behind it that can now hold the key are
+///   granted it. What is lost is the place: in the sense of tokio's `select!`, locking is *not* cancel safe. To keep the place,
+///   poll the future by reference: `&mut future` works in `select!`, since the futures of `lock` and the tickets are `Unpin`.
+/// - Granted, but not polled since: the key goes to the next waiter at once.
+/// - Running the closure of [`run_or_stop`](Self::run_or_stop): **the queue is stopped**, as by an error.
+///
+/// To *leak* a future or a guard ([`mem::forget`](core::mem::forget)) is different: its place, or its key, is never given up.
 ///
 /// # Deadlocks
 ///
-/// Locking a key again in the task that holds it waits for ever, as with any mutex:
+/// The mutex is not reentrant. Locking a key in a task that holds it deadlocks:
 ///
 /// ```
 /// # use async_mutex_lite::KeyedMutex;
 /// let mutex = KeyedMutex::new();
 /// let guard = mutex.try_lock("alice").unwrap();
-/// assert!(mutex.try_lock("alice").is_none()); // `lock("alice").await` would wait for ever
+/// assert!(mutex.try_lock("alice").is_none()); // `lock("alice").await` would never return
 /// assert!(mutex.try_lock("bob").is_some());
 /// # drop(guard);
 /// ```
 ///
-/// So do two tasks that hold a key each and wait for the other's: lock several keys in one order, the
-/// same everywhere.
+/// Two tasks that each hold a key and wait for the other's deadlock, too. Lock several keys in one order everywhere, which is
+/// what [`lock_many`](Self::lock_many) does.
 ///
-/// # Panics, and the user's own code
+/// # Panics and user code
 ///
-/// A task that panics unlocks its key, and the mutex is never poisoned. `Hash`, the key's `Drop`, and whatever a
-/// waker does when it is woken, cloned or dropped run outside every lock, and may do to the mutex what they like: an
-/// executor may run tasks inside `wake`, or block there. (Several that are to be woken at once are woken one after
-/// another, and a sharer is let in when it is woken: a waker that blocks holds up those behind it.) `Eq` and `Borrow` run
-/// under the lock of a part of the table: they must not touch the mutex. A panic in any of them is passed on to whoever called, and corrupts nothing: a
-/// waker's comes out of the unlock that woke it, when that is complete.
+/// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. `Hash`, the key's `Drop`, and whatever a
+/// waker does when it is called, cloned or dropped run outside all internal locks, and may use the mutex, block, or panic; an
+/// executor may run tasks inside `wake`. `Eq` and `Borrow` run under the lock of a shard, and so do the closures of
+/// [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked): they must not use the mutex, or they deadlock
+/// or panic. A panic in any of these propagates to the caller, and leaves the mutex consistent; that of a waker comes out
+/// of the unlock, or the stop, that called it, when that is complete.
 ///
-/// # Memory
+/// Several wakers that are to be called at once are called one after another: one that blocks delays those behind it, but
+/// their waiters have been granted the key, or stopped, already. If one panics, the others are called all the same; with
+/// `std`, the panics of those are caught and dropped, without it, a second one aborts. The same goes for the keys behind one
+/// guard of `lock_many`.
 ///
-/// An entry of the table for each busy key, which holds its `K` and some 40 bytes; 32 bytes for each waiter (24 where
-/// pointers have 32 bits). Neither a free key nor a waiter allocates anything once the table has had as many. (A thread
-/// that blocks does, a little, and so do `lock_many` and `idle`.) After a burst the table gives its memory back by itself:
-/// what waiters took, when nobody waits and it was for more than 64; what keys took, as they go (without `std`, when the
-/// last one has gone). What an empty table keeps is at most room for 14 keys and 64 waiters a shard, unless
-/// [`reserve`](Self::reserve) was called. With `std` the table is made at first use, in shards, sixteen for each processor,
-/// rounded up to a power of two: that takes 4 to 8 KiB for each processor (keys of 8 bytes).
+/// # Memory ordering
+///
+/// Everything that happens before an unlock happens before the next lock of the same key, as with any mutex.
+///
+#[doc = include_str!("guide/complexity.md")]
+///
+/// # `Send`
+///
+/// Guards, tickets and the futures of the mutex are `Send`, and the mutex is `Sync`, if `K` is `Send`, and the hasher `Send`
+/// and `Sync`, as hashers are. The futures of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) need the future of
+/// the closure to be `Send` as well, which the compiler finds out where it sees the closure. A *generic* closure cannot be bounded
+/// so: see the [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
 ///
 /// # Without `std`
 ///
-/// Everything above holds, except where it says otherwise; there is no blocking, and
-/// [`RandomState`] has little to be random from.
+/// All of this holds, except where it says otherwise. There are no methods that block, and [`RandomState`] has little to be
+/// random from.
 pub struct KeyedMutex<K, S = RandomState> {
-    pub(crate) table: Table<K, S>,
+    pub(crate) shards: Shards<K>,
+    pub(crate) hasher: S,
 }
 
 impl<K> KeyedMutex<K> {
@@ -110,23 +143,37 @@ impl<K> KeyedMutex<K> {
 
 impl<K, S> KeyedMutex<K, S> {
     /// Creates a mutex that hashes its keys with the given hasher.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    /// use std::hash::{BuildHasherDefault, DefaultHasher};
+    ///
+    /// let mutex: KeyedMutex<u64, _> = KeyedMutex::with_hasher(BuildHasherDefault::<DefaultHasher>::new());
+    /// assert!(mutex.try_lock(7).is_some());
+    /// ```
     #[must_use]
     pub const fn with_hasher(hasher: S) -> Self {
-        Self { table: Table::new(u32::MAX, hasher) }
+        Self { shards: Shards::new(u32::MAX), hasher }
+    }
+
+    /// Half of the bits of a hash are enough, since keys are compared.
+    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32
+    where
+        S: BuildHasher,
+    {
+        let hash = self.hasher.hash_one(key);
+        (hash ^ hash >> 32) as u32
     }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Locks a key, waiting for it if need be, and returns a guard that unlocks it when dropped.
+    /// Locks a key exclusively, waiting for it if necessary, and returns a guard that unlocks it when dropped.
     ///
-    /// The place in the queue is taken at the first poll. `key` is dropped as soon as it is not needed:
-    /// at the first poll if the key is busy, else when it is unlocked. The future is `Unpin`: a `select!` may poll it by
-    /// reference, and keep its place.
-    ///
-    /// # Cancellation
-    ///
-    /// If it was never polled, nothing happens. If it was still waiting, the others keep their order. If
-    /// it had been given the key, the next in the queue gets it.
+    /// The future takes its place in the queue at its first poll. It drops `key` as soon as it does not need it: at the first
+    /// poll if the key is locked, else when it is unlocked. See the type for [fairness](Self#fairness), [cancel
+    /// safety](Self#cancel-safety) and [deadlocks](Self#deadlocks).
     ///
     /// # Examples
     ///
@@ -143,10 +190,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
     pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
-        Acquire::<_, _, Plain>::new(self, key, |holder, _| KeyedMutexGuard(holder))
+        Acquire::new(self, key)
     }
 
-    /// Locks a key if it is free: if nobody holds it or waits for it.
+    /// Locks a key exclusively if it is free. Returns `None` if it is locked, or was handed over to a waiter.
     ///
     /// # Examples
     ///
@@ -156,39 +203,38 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// static JOBS: KeyedMutex<&str> = KeyedMutex::new();
     ///
     /// match JOBS.try_lock("nightly report") {
-    ///     Some(_guard) => { /* nobody else is at it */ }
-    ///     None => { /* it is being done already */ }
+    ///     Some(_guard) => { /* nothing else makes the report now */ }
+    ///     None => { /* it is being made already */ }
     /// }
     /// ```
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_acquire"))]
     pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
-        Holder::now::<Plain>(self, key).map(KeyedMutexGuard)
+        claim_now(self, key)
     }
 
-    /// Locks a key, or gives up as soon as `signal` is ready: a timer, a shutdown, a closed connection.
+    /// Locks a key exclusively, unless `signal` is ready first: a timer, a shutdown, a closed connection.
     ///
-    /// A free key wins over a signal that has fired. What ends is the wait: how long the key is held after
-    /// that is the holder's own affair, and no signal of somebody else takes it away. It is a plain lock, which
-    /// nobody stops: for a task that [`run_or_stop`](Self::run_or_stop) may stop, put the limit on a
-    /// [`Ticket`](crate::Ticket).
+    /// The lock is polled first: a free key is locked even if `signal` is ready already. (An `AbortSignal` of Web Locks rejects
+    /// at once.) The signal bounds the wait only, not how long the guard is then held. A stop does not reach this lock: if
+    /// it should, put a `select` with the signal around a [ticket](Self::ticket).
     ///
     /// | to give up | signal |
     /// | --- | --- |
-    /// | after a time, on smol | `smol::Timer::after(timeout)` |
-    /// | after a time, on async-std | `async_std::task::sleep(timeout)` |
-    /// | after a time, on tokio | `tokio::time::sleep(timeout)` |
-    /// | after a time, on embassy | `embassy_time::Timer::after(timeout)` |
+    /// | after a timeout, on smol | `smol::Timer::after(timeout)` |
+    /// | after a timeout, on async-std | `async_std::task::sleep(timeout)` |
+    /// | after a timeout, on tokio | `tokio::time::sleep(timeout)` |
+    /// | after a timeout, on embassy | `embassy_time::Timer::after(timeout)` |
     /// | with a cancellation token of tokio-util | `token.cancelled()` |
     /// | when a channel says so | `shutdown.recv()` |
     ///
     /// # Errors
     ///
-    /// What the signal returned, if it came first. The place in the queue is given up then.
+    /// Returns what the signal returned, if it was ready first. The place in the queue is given up then.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     ///
-    /// As in [`lock`](Self::lock); the signal is dropped too.
+    /// As of [`lock`](Self::lock); the signal is dropped, too.
     ///
     /// # Examples
     ///
@@ -212,29 +258,58 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 }
 
-/// Waits for a future, or gives it up as soon as `signal` is ready.
-pub(crate) async fn unless<G, T>(
-    mut lock: impl Future<Output = G> + Unpin,
-    signal: impl Future<Output = T>,
-) -> Result<G, T> {
-    let acquired; // out here, so that a signal that panics when it is dropped unlocks the key
+/// Waits for a future, or for a signal, whichever is ready first.
+pub(crate) async fn unless<G, T>(lock: impl Future<Output = G>, signal: impl Future<Output = T>) -> Result<G, T> {
+    let first; // out here, so that it is not leaked if dropping one of them panics
     {
-        let mut signal = pin!(signal);
-        acquired = poll_fn(|context| match Pin::new(&mut lock).poll(context) {
+        let (mut lock, mut signal) = (pin!(lock), pin!(signal));
+        first = poll_fn(|context| match lock.as_mut().poll(context) {
             Poll::Ready(guard) => Poll::Ready(Ok(guard)),
             Poll::Pending => signal.as_mut().poll(context).map(Err),
         })
         .await;
     }
-    acquired
+    first
 }
 
-impl<K, S> Handle for &KeyedMutex<K, S> {
-    type Key = K;
-    type Hasher = S;
+/// Holds a key of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks the key.
+///
+/// Unlocking hands the key over to the first waiter in its queue, if there is one; otherwise it removes the key's entry. It neither
+/// hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls does; even then
+/// the key is unlocked. Such a waker runs before the `drop` of the guard returns.
+///
+/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps its
+/// key locked forever; other keys are unaffected.
+#[doc(alias("release", "unlock", "permit"))]
+pub type KeyedMutexGuard<'a, K, S = RandomState> = Guard<Borrowed<'a, K, S>>;
 
-    fn table(&self) -> &Table<K, S> {
-        &self.table
+/// What a guard or a ticket keeps of a [`KeyedMutex`] that it borrows: the shard of its key.
+pub struct Borrowed<'a, K, S> {
+    shard: &'a Locked<K>,
+    mutex: PhantomData<&'a KeyedMutex<K, S>>,
+}
+
+impl<K, S> Handle for Borrowed<'_, K, S> {
+    type Key = K;
+
+    fn shard(&self, _hash: u32) -> &Locked<K> {
+        self.shard
+    }
+}
+
+impl<K, S> fmt::Debug for Borrowed<'_, K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Borrowed(..)")
+    }
+}
+
+impl<'a, K: Eq + Hash, S: BuildHasher> Mutex for &'a KeyedMutex<K, S> {
+    type Key = K;
+    type Handle = Borrowed<'a, K, S>;
+
+    fn find(self, key: &K) -> (u32, Borrowed<'a, K, S>) {
+        let hash = self.hash(key);
+        (hash, Borrowed { shard: self.shards.of(hash), mutex: PhantomData })
     }
 }
 
@@ -246,13 +321,14 @@ impl<K, S: Default> Default for KeyedMutex<K, S> {
 
 impl<K, S> fmt::Debug for KeyedMutex<K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutex").field("len", &self.table.len()).finish_non_exhaustive()
+        f.debug_struct("KeyedMutex").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
-// A panic leaves the table in order: see the type's docs.
+// A panic leaves the shards consistent: see the type's docs.
 impl<K, S> UnwindSafe for KeyedMutex<K, S> {}
 impl<K, S> RefUnwindSafe for KeyedMutex<K, S> {}
+impl<K> RefUnwindSafe for Locked<K> {}
 
 // Nothing in it is ever pinned, whatever the features.
 impl<K, S: Unpin> Unpin for KeyedMutex<K, S> {}

@@ -1,52 +1,57 @@
-//! Tasks and their two error strategies, built on claims alone.
+//! Jobs, and what becomes of those that wait when one of them fails.
 
+use core::borrow::Borrow;
 use core::error::Error;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
 
-use crate::claim::{Acquire, Handle, Holder};
+use crate::claim::{Acquire, Claim, Claimed, Handle};
+use crate::guard::Guard;
 use crate::mutex::KeyedMutex;
-use crate::shard::Task;
+use crate::table::Kind;
 
-/// A task was not run: one before it, with the same key, failed or stopped the queue while it waited; or somebody
-/// called [`stop`](KeyedMutex::stop) or [`stop_all`](KeyedMutex::stop_all).
+/// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key that
+/// failed, or by one of the `stop` methods. The closure that waited, if there was one, was not called.
 ///
-/// It is told in the task's turn, and does not say which of these it was: whoever has to know keeps a flag of its own.
+/// It does not say which of these it was. If you need to know, keep a flag of your own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the task was not run, because the queue it waited in was stopped")
+        f.write_str("the queue was stopped while this waited in it")
     }
 }
 
 impl Error for Stopped {}
 
-/// What a task holds when its turn has come. One that is stopped passes the key on, here.
-pub(crate) fn unless_stopped<M: Handle>(holder: Holder<M>, stopped: bool) -> Result<Holder<M>, Stopped> {
-    if stopped { Err(Stopped) } else { Ok(holder) }
+impl<H: Handle, const SHARED: bool> Claimed for Result<Guard<H, SHARED>, Stopped> {
+    type Handle = H;
+    const KIND: Kind = Kind { shared: SHARED, stoppable: true };
+
+    #[inline]
+    fn claimed(claim: Claim<H>) -> Self {
+        if claim.is_stopped() { Err(Stopped) } else { Ok(Guard(claim)) }
+    }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Runs a task while holding the key, and returns its output. Whatever that is, the queue goes on.
+    /// Runs a closure while holding the key exclusively, and returns its output. The queue continues whatever that is.
     ///
-    /// The task is called when its turn comes, and never before.
+    /// The closure is called when the key is granted, and not before.
     ///
     /// # Errors
     ///
-    /// [`Stopped`], and the task was never called, if the queue was stopped while this task waited in it:
-    /// by a [`run_or_stop`](Self::run_or_stop) that failed, or by [`stop`](Self::stop), of a guard or of the mutex.
+    /// Returns [`Stopped`], without calling the closure, if the queue was [stopped](Self#stopping) while this waited in it.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     ///
-    /// If it was never polled, nothing happens. If it was still waiting, the others keep their order. If it
-    /// had been given the key, the next in the queue gets it. If its task was running, the task is
-    /// dropped first, and the key is released after that.
+    /// As of [`lock`](Self::lock), while it waits. If the closure was running, its future is dropped first, and the key is
+    /// unlocked after that.
     ///
     /// # Panics
     ///
-    /// A panic of the task is passed on after the key has been released; the queue goes on.
+    /// A panic of the closure propagates after the key has been unlocked.
     ///
     /// # Examples
     ///
@@ -59,34 +64,37 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(receipt, Ok("charged once"));
     /// # });
     /// ```
-    pub async fn run<T>(&self, key: K, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        let _holder = Acquire::<_, _, Task>::new(self, key, unless_stopped).await?;
-        Ok(task().await)
+    pub async fn run<T>(&self, key: K, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
+        let output; // out here, so that it is not leaked if unlocking panics
+        {
+            let _guard = Acquire::<_, Result<Guard<_>, Stopped>>::new(self, key).await?;
+            output = job().await;
+        }
+        Ok(output)
     }
 
-    /// Runs a task while holding the key. Unless it returns `Ok`, it stops the tasks queued behind it.
+    /// Runs a closure while holding the key exclusively. Unless it returns `Ok`, the waiters behind it are stopped.
     ///
-    /// Every [`run`](Self::run) and `run_or_stop` that waits for this key at the moment when the task
-    /// returns `Err`, panics or is dropped half-way returns [`Stopped`], in its turn, without calling its
-    /// task. Whoever comes later is served as if nothing had happened, after those; so a retry from the
-    /// error handler always runs. A task that was stopped stops nobody. Plain
-    /// [`lock`](Self::lock)s are not stopped, and other keys are untouched.
+    /// If it returns `Err`, panics or is dropped midway, every `run`, `run_or_stop` and ticket that waits for this key at that
+    /// moment returns [`Stopped`] at its next poll, without calling its closure. Callers that come later are served as if nothing
+    /// had happened: a retry always runs. A closure that was itself stopped stops nothing. Plain [`lock`](Self::lock)s and other
+    /// keys are unaffected: see [what a stop reaches](Self#stopping).
     ///
     /// # Errors
     ///
-    /// The outer [`Stopped`] as in [`run`](Self::run); the inner error is the task's own.
+    /// The outer error is [`Stopped`], as of [`run`](Self::run); the inner one is that of the closure.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     ///
-    /// As in [`run`](Self::run): a task that has not begun stops nobody when it is dropped. **Dropped half-way, it stops
-    /// the queue**: the task is dropped, then the queue is stopped, then the key is released. A time limit around the whole
-    /// does that, and so does a client who leaves, if his server drops the handler. So limit the wait alone, by awaiting a
-    /// [`ticket`](Self::ticket) and then calling [`run_or_stop`](crate::KeyedMutexGuard::run_or_stop) of its guard; and
-    /// spawn (and detach) what shall go on without its client: see the [recipes](crate::guide::recipes).
+    /// As of [`run`](Self::run), while it waits. **Dropped midway, it stops the queue**: the closure's future is dropped,
+    /// then the waiters are stopped and the key is unlocked. A timeout around the whole does that, and so does a client that
+    /// disconnects, if the server drops its handler. So limit the wait only: await a [`ticket`](Self::ticket), and call
+    /// [`run_or_stop`](crate::Guard::run_or_stop) of its guard; and spawn (and detach) what should finish without its client:
+    /// see the [recipes](crate::guide::recipes#stop-on-error-although-the-client-may-disconnect).
     ///
     /// # Panics
     ///
-    /// A panic of the task is passed on after the queue has been stopped and the key released.
+    /// A panic of the closure propagates after the waiters have been stopped and the key has been unlocked.
     ///
     /// # Examples
     ///
@@ -110,34 +118,100 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     pub async fn run_or_stop<T, E>(
         &self,
         key: K,
-        task: impl AsyncFnOnce() -> Result<T, E>,
+        job: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, Stopped> {
-        let holder = Acquire::<_, _, Task>::new(self, key, unless_stopped).await?;
-        Ok(holder.run_or_stop(task).await)
+        let guard = Acquire::<_, Result<Guard<_>, Stopped>>::new(self, key).await?;
+        Ok(guard.run_or_stop(job).await)
+    }
+
+    /// Stops the waiters of a key, and returns how many. The holder is not affected.
+    ///
+    /// Every [`run`](Self::run), [`run_or_stop`](Self::run_or_stop) and ticket that waits for the key leaves its queue now, is
+    /// woken, in FIFO order, and returns [`Stopped`] at its next poll. Plain locks, and callers that come later, are not
+    /// stopped: see [what a stop reaches](Self#stopping). The number is exact: that many will return `Stopped`, unless they are
+    /// dropped first.
+    ///
+    /// It walks along the queue once, under the lock of a shard, without allocating; the wakers are called after that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::{KeyedMutex, Stopped};
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let (holder, queued) = (mutex.ticket("alice"), mutex.ticket("alice"));
+    /// assert_eq!(mutex.stop("alice"), 1);
+    /// assert_eq!(queued.await.unwrap_err(), Stopped); // though the key is still held
+    /// assert!(holder.await.is_ok());
+    /// # });
+    /// ```
+    #[doc(alias("cancel", "abort"))]
+    pub fn stop<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hash(key);
+        self.shards.of(hash).stop(hash, &mut |slot| slot.key.borrow() == key)
     }
 }
 
-impl<M: Handle> Holder<M> {
-    /// Runs a task and unlocks the key. Unless the task returns `Ok`, it stops those queued behind it.
-    pub(crate) async fn run_or_stop<T, E>(self, task: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
-        // Dropped after the task's future: the queue is stopped, and then the key is unlocked.
-        let mut unless_ok = StopOnDrop { holder: self, armed: true };
-        let output = task().await;
+impl<K, S> KeyedMutex<K, S> {
+    /// Stops the waiters of all keys, and returns how many. The holders are not affected.
+    ///
+    /// It is [`stop`](Self::stop) for every key, shard after shard; the wakers are called when all have been stopped. Plain locks
+    /// are not stopped, nor is what is queued meanwhile or later: for a shutdown, first stop accepting new work, then call
+    /// this, then wait for [`all_idle`](Self::all_idle). How to leave no gap is one of the
+    /// [recipes](crate::guide::recipes#shut-down-gracefully).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::{KeyedMutex, Stopped};
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let (holder, queued) = (mutex.ticket("alice"), mutex.ticket("alice"));
+    /// assert_eq!(mutex.stop_all(), 1);
+    /// assert_eq!(queued.run(async || "never called").await, Err(Stopped));
+    /// assert!(holder.run(async || "finishes as if nothing had happened").await.is_ok());
+    /// # });
+    /// ```
+    #[doc(alias("shutdown", "cancel", "abort", "close"))]
+    pub fn stop_all(&self) -> usize {
+        self.shards.stop_all()
+    }
+}
+
+impl<H: Handle> Guard<H> {
+    /// Runs a closure, and unlocks the key. Unless the closure returns `Ok`, the waiters are stopped, as by
+    /// [`KeyedMutex::run_or_stop`]: also if it panics or is dropped midway. Dropped before its first poll, this only unlocks the key.
+    ///
+    /// Use it after acquiring the guard with a limit on the wait: see [`Ticket`](crate::Ticket) for an example.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the closure.
+    pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
+        // Dropped after the job's future: the waiters are stopped, and the key is unlocked.
+        let mut unless_ok = StopOnDrop { claim: self.0, armed: true };
+        let output = job().await;
         unless_ok.armed = output.is_err();
+        drop(unless_ok);
         output
     }
 }
 
-/// Stops the queue when it is dropped armed: after an error, by a panic, or half-way.
-struct StopOnDrop<M: Handle> {
-    holder: Holder<M>,
+/// Stops the waiters when it is dropped armed: after an error, by a panic, or midway.
+struct StopOnDrop<H: Handle> {
+    claim: Claim<H>,
     armed: bool,
 }
 
-impl<M: Handle> Drop for StopOnDrop<M> {
+impl<H: Handle> Drop for StopOnDrop<H> {
     fn drop(&mut self) {
         if self.armed {
-            self.holder.stop();
+            self.claim.stop();
         }
     }
 }

@@ -1,101 +1,29 @@
-//! Sharing a key: readers beside each other, or so many at once.
-//!
-//! Both kinds wait in one queue. Whoever gives a sharer its turn lets in those behind it who want to share as well, as
-//! many as may be inside; so does whoever leaves the queue, or downgrades. They are let in one by one, each under the
-//! lock for itself, and woken outside it.
-//!
-//! A program that never shares does not link this file: the first one that shares leaves [`Shares`] with its shard, where
-//! unlocking finds it.
+//! Sharing a key: readers beside each other, or at most n holders at once.
 
-use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
-use core::task::Waker;
 
-use crate::claim::{Acquire, Handle, Holder};
-use crate::guard::{KeyedMutexGuard, guard};
+use crate::claim::{Acquire, claim_now};
+use crate::guard::Guard;
 use crate::hash::RandomState;
-use crate::mutex::KeyedMutex;
-use crate::queue::{NONE, SHARES};
-use crate::shard::{Kind, Left, Locked, Shard, Shares};
-use crate::table::Table;
-use crate::wake::wake_each;
+use crate::mutex::{Borrowed, KeyedMutex};
+use crate::table::Shards;
 
-/// One that wants to share.
-pub(crate) enum Share {}
-
-impl<K> Kind<K> for Share {
-    const SHARES: Option<Shares<K>> = Some((Shard::unshare, left));
-}
-
-/// Wakes the first, and lets in those behind it who may be inside with it.
-fn admit<K>(shard: &Locked<K>, hash: u32, id: u64, mut first: Option<Waker>) {
-    wake_each(&mut || first.take().or_else(|| shard.with(|shard| shard.admit_next(hash, id))));
-}
-
-/// Somebody has left the queue, whose waker this was: sharers may have waited for that.
-fn left<K>(shard: &Locked<K>, hash: u32, id: u64, _own: Option<Waker>) {
-    admit(shard, hash, id, None);
-}
-
-impl<K> Shard<K> {
-    /// Gives back a share, or all of a key. If it was the last share, the key goes to the next one, or is forgotten.
-    fn unshare(&mut self, hash: u32, id: u64) -> Left<K> {
-        let slot = self.slots.of(hash, id);
-        let next = slot.queue.head;
-        let sharer = next != NONE && self.nodes.ticket(next) == SHARES;
-        if slot.sharers > 1 {
-            slot.sharers -= 1;
-            return if sharer { Left::Shared(admit, None) } else { Left::Nothing };
-        }
-        slot.sharers = u32::from(sharer);
-        match self.pass_all(hash, id) {
-            Left::Next(waker) if sharer => Left::Shared(admit, Some(waker)),
-            left => left,
-        }
-    }
-
-    /// Lets in whoever is next, if it wants to share, and may.
-    fn admit_next(&mut self, hash: u32, id: u64) -> Option<Waker> {
-        let slot = self.slots.find(hash, &mut |slot| slot.id == id)?;
-        let next = slot.queue.head;
-        if next == NONE || !(1..self.max).contains(&slot.sharers) || self.nodes.ticket(next) != SHARES {
-            return None;
-        }
-        slot.sharers += 1;
-        slot.waiting -= 1;
-        Some(self.nodes.unlink(&mut slot.queue, next))
-    }
-}
-
-impl<M: Handle> Holder<M> {
-    /// Gives up having the key for itself, and keeps a share of it.
-    pub(crate) fn downgrade(&self) {
-        let (shard, max) = (self.mutex.table().shards.of(self.hash), self.mutex.table().max);
-        shard.with(|shard| {
-            shard.note_shares::<Share>(max);
-            shard.slots.of(self.hash, self.id).sharers = 1;
-        });
-        admit(shard, self.hash, self.id, None);
-    }
-}
-
-guard! {
-    /// Holds a share of a key of a borrowed [`KeyedMutex`]. Dropping it gives the share back.
-    ///
-    /// Others may share the key at the same time, as many as [`with_max_shared`](KeyedMutex::with_max_shared) says, and
-    /// nobody has it for itself. When the last share is given back, the key goes to the one that has waited longest, or
-    /// is forgotten. For the rest it is as [`KeyedMutexGuard`] is.
-    ///
-    /// There is no way to make it exclusive: two who try that at the same time would wait for each other for ever. Drop it,
-    /// lock the key, and look again at what it guards.
-    KeyedMutexSharedGuard<'a, K, S>, Holder<&'a KeyedMutex<K, S>>
-}
+/// Holds a key of a borrowed [`KeyedMutex`] shared. Dropping it gives the share back.
+///
+/// Other shared holders may hold the key at the same time, at most as many as
+/// [`with_max_shared`](KeyedMutex::with_max_shared) allows, and no exclusive holder. When the last of them is dropped, the
+/// key is handed over to the first waiter, or its entry is removed. Otherwise it behaves like
+/// [`KeyedMutexGuard`](crate::KeyedMutexGuard).
+///
+/// It cannot be upgraded: two holders that tried that at the same time would deadlock. Drop it, lock the key exclusively, and
+/// look again at what the key guards.
+pub type KeyedMutexSharedGuard<'a, K, S = RandomState> = Guard<Borrowed<'a, K, S>, true>;
 
 impl<K> KeyedMutex<K> {
-    /// Creates a mutex of which at most `n` may share a key at a time: a semaphore for each key.
+    /// Creates a mutex that grants at most `n` shared locks per key at a time: a semaphore for each key.
     ///
-    /// Otherwise there is no limit short of `u32::MAX`, beyond which [`lock_shared`](Self::lock_shared) panics.
+    /// [`lock`](Self::lock) still locks a key exclusively. The other constructors set no limit, short of `u32::MAX`.
     ///
     /// # Panics
     ///
@@ -110,7 +38,7 @@ impl<K> KeyedMutex<K> {
     ///
     /// let (first, second) = (REQUESTS.try_lock_shared("example.org"), REQUESTS.try_lock_shared("example.org"));
     /// assert!(first.is_some() && second.is_some());
-    /// assert!(REQUESTS.try_lock_shared("example.org").is_none()); // two are inside
+    /// assert!(REQUESTS.try_lock_shared("example.org").is_none()); // two at a time
     /// ```
     #[must_use]
     #[doc(alias("semaphore", "limit", "permits", "rate"))]
@@ -121,29 +49,31 @@ impl<K> KeyedMutex<K> {
 
 impl<K, S> KeyedMutex<K, S> {
     /// Like [`with_max_shared`](KeyedMutex::with_max_shared), with the given hasher.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0; at compile time where this is a constant.
     #[must_use]
     pub const fn with_max_shared_and_hasher(n: u32, hasher: S) -> Self {
-        assert!(n > 0, "at least one must be able to share a key");
-        Self { table: Table::new(n, hasher) }
+        assert!(n > 0, "`n` must be greater than zero");
+        Self { shards: Shards::new(n), hasher }
     }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Locks a key together with others who share it, waiting for it if need be.
+    /// Locks a key shared, together with other shared holders, waiting for it if necessary.
     ///
-    /// Sharers and those who want the key for themselves ([`lock`](Self::lock), tasks, tickets) wait in one queue, first
-    /// come, first served. Sharers who are next to each other in it go in together, as many as
-    /// [`with_max_shared`](KeyedMutex::with_max_shared) says. Nobody overtakes: a sharer queues behind one who waits for
-    /// the key for itself, though it could share with those inside. So neither kind can starve the other.
+    /// Shared and exclusive waiters wait in one FIFO queue. Shared waiters that are next to each other in it are granted the key
+    /// together, at most as many as [`with_max_shared`](KeyedMutex::with_max_shared) allows. Nobody barges in: a shared lock
+    /// waits behind an exclusive waiter, even if it could share with the present holders. So neither kind can starve the other.
     ///
-    /// Locking a key again in a task that shares it may wait for ever: behind somebody who waits for the first
-    /// share to be given back.
+    /// # Deadlocks
     ///
-    /// To give up on a signal, `select` one with this future: dropping it gives up the place.
+    /// A task that takes a second shared lock of the same key can deadlock: an exclusive waiter may be queued in between.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     ///
-    /// As in [`lock`](Self::lock). If it was waiting for others, those behind it who may be inside now go in.
+    /// As of [`lock`](Self::lock).
     ///
     /// # Examples
     ///
@@ -158,34 +88,16 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert!(mutex.try_lock("page").is_some());
     /// # });
     /// ```
-    #[doc(alias("read", "rwlock", "semaphore", "acquire"))]
+    #[doc(alias("read", "lock_read", "rwlock", "semaphore", "permit", "acquire"))]
     pub fn lock_shared(&self, key: K) -> impl Future<Output = KeyedMutexSharedGuard<'_, K, S>> + Unpin {
-        Acquire::<_, _, Share>::new(self, key, |holder, _| KeyedMutexSharedGuard(holder))
+        Acquire::new(self, key)
     }
 
-    /// Locks a key together with others who share it, if that can be had at once: if nobody has it for itself, nobody
-    /// waits, and there is room.
+    /// Locks a key shared if that can be had at once. Returns `None` if it is locked exclusively, has waiters, or is at its
+    /// limit.
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_read", "try_acquire"))]
     pub fn try_lock_shared(&self, key: K) -> Option<KeyedMutexSharedGuard<'_, K, S>> {
-        Holder::now::<Share>(self, key).map(KeyedMutexSharedGuard)
+        claim_now(self, key)
     }
 }
-
-/// Adds `downgrade` to a guard.
-macro_rules! downgrade {
-    ($Guard:ident <$($a:lifetime,)? K, S> => $SharedGuard:ident) => {
-        impl<$($a,)? K, S> $Guard<$($a,)? K, S> {
-            /// Shares the key from now on. At no moment is it free; those at the head of the queue who want to share
-            /// go in at once. There is no way back: see the guard that this returns.
-            pub fn downgrade(self) -> $SharedGuard<$($a,)? K, S> {
-                self.0.downgrade();
-                $SharedGuard(self.0)
-            }
-        }
-    };
-}
-#[cfg(target_has_atomic = "ptr")]
-pub(crate) use downgrade;
-
-downgrade!(KeyedMutexGuard<'a, K, S> => KeyedMutexSharedGuard);

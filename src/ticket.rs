@@ -1,112 +1,117 @@
-//! Queueing now and waiting later.
+//! Tickets: queueing now, and waiting later.
 
-use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-use crate::claim::{Finds, Waiter};
-use crate::guard::KeyedMutexGuard;
+use crate::claim::{Claim, Claimed, Handle, Mutex, poll_claim};
+use crate::guard::Guard;
 use crate::hash::RandomState;
-use crate::mutex::KeyedMutex;
-use crate::run::{Stopped, unless_stopped};
-use crate::shard::Task;
+use crate::mutex::{Borrowed, KeyedMutex};
+use crate::run::Stopped;
+use crate::table::KeyState;
 
-/// Takes a place, if `admit` says so. It gets its waker when it is polled.
-pub(crate) fn join<M: Finds>(mutex: M, key: M::Key, admit: impl FnOnce(usize) -> bool) -> Option<Waiter<M, Task>> {
-    let hash = mutex.table().hash(&key);
-    Waiter::join(mutex, hash, key, Waker::noop().clone(), admit)
+/// A place in the queue of a key: what [`Ticket`] and its three siblings are.
+///
+/// `H` is what it keeps of the mutex: a [borrow](crate::Borrowed), or an `Arc`. With `SHARED`, it waits for a shared lock.
+#[derive(Debug)]
+#[must_use = "a ticket that is dropped gives up its place in the queue"]
+pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
+
+/// A place in the queue for an exclusive lock of a key of a borrowed [`KeyedMutex`], taken when the ticket was made.
+///
+/// Run a closure with it, or await it for a guard; it returns [`Stopped`] if the queue was [stopped](KeyedMutex#stopping) while
+/// it waited. A timeout around the ticket limits the wait only, and so does a `select` with any other signal.
+/// (`timeout(duration, &mut ticket)` keeps the place when the time is up.)
+///
+/// ```
+/// # use async_mutex_lite::{KeyedMutex, Stopped};
+/// # use std::time::Duration;
+/// # async fn charge() -> Result<u32, &'static str> { Ok(7) }
+/// async fn wallet(mutex: &KeyedMutex<u64>, user: u64) -> Result<u32, &'static str> {
+///     match tokio::time::timeout(Duration::from_secs(2), mutex.ticket(user)).await {
+///         Ok(Ok(guard)) => guard.run_or_stop(charge).await,
+///         Ok(Err(Stopped)) => Err("a charge before this one failed"),
+///         Err(_) => Err("busy, try again later"), // the place is given up
+///     }
+/// }
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// # assert_eq!(runtime.block_on(wallet(&KeyedMutex::new(), 1)), Ok(7));
+/// ```
+///
+/// A ticket that has been granted the key and is not polled blocks the waiters behind it, as a guard does. It may be dropped
+/// in any state: it gives up its place, or the key. It allocates no more than a plain lock.
+///
+/// # Panics
+///
+/// Polling a ticket after completion panics.
+pub type Ticket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>>;
+
+/// A place in the queue for a shared lock of a key of a borrowed [`KeyedMutex`]; otherwise like [`Ticket`].
+pub type SharedTicket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>, true>;
+
+/// Takes a place, if `admit` says so. It has no waker until it is polled.
+pub(crate) fn ticket<M: Mutex, const SHARED: bool>(
+    mutex: M,
+    key: M::Key,
+    admit: impl FnOnce(KeyState) -> bool,
+) -> Option<Queued<M::Handle, SHARED>> {
+    let kind = <Result<Guard<M::Handle, SHARED>, Stopped>>::KIND;
+    let claim = Claim::new(mutex.find(&key), kind, key, admit, || Some(Waker::noop().clone()));
+    claim.map(|claim| Queued(Some(claim)))
 }
 
-/// A ticket with the given handle.
-macro_rules! ticket {
-    ($(#[$doc:meta])* $Ticket:ident <$($a:lifetime,)? K, S>, $handle:ty => $Guard:ident) => {
-        $(#[$doc])*
-        #[must_use = "a ticket that is dropped gives up its place in the queue"]
-        pub struct $Ticket<$($a,)? K, S = RandomState>(pub(crate) Waiter<$handle, $crate::shard::Task>);
-
-        impl<$($a,)? K, S> $Ticket<$($a,)? K, S> {
-            /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run`] does.
-            ///
-            /// # Errors
-            ///
-            /// [`Stopped`] if the queue was stopped while the ticket waited in it, polled or not.
-            pub async fn run<T>(self, task: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-                let _guard = self.await?;
-                Ok(task().await)
-            }
-
-            /// Waits for the ticket's turn and runs a task, as [`KeyedMutex::run_or_stop`] does.
-            ///
-            /// # Errors
-            ///
-            /// [`Stopped`] if the queue was stopped while the ticket waited in it, polled or not; the inner
-            /// error is the task's own.
-            pub async fn run_or_stop<T, E>(
-                self,
-                task: impl AsyncFnOnce() -> Result<T, E>,
-            ) -> Result<Result<T, E>, Stopped> {
-                Ok(self.await?.run_or_stop(task).await)
-            }
-        }
-
-        impl<$($a,)? K, S> Future for $Ticket<$($a,)? K, S> {
-            type Output = Result<$Guard<$($a,)? K, S>, Stopped>;
-
-            fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-                self.0.poll(context).map(|(holder, stopped)| unless_stopped(holder, stopped).map($Guard))
-            }
-        }
-
-        impl<$($a,)? K, S> fmt::Debug for $Ticket<$($a,)? K, S> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($Ticket)).finish_non_exhaustive()
-            }
-        }
-    };
+/// The same, if it is admitted in any case.
+pub(crate) fn any_ticket<M: Mutex, const SHARED: bool>(mutex: M, key: M::Key) -> Queued<M::Handle, SHARED> {
+    ticket(mutex, key, |_| true).expect("every ticket is admitted")
 }
-#[cfg(target_has_atomic = "ptr")]
-pub(crate) use ticket;
 
-ticket! {
-    /// A place in the queue for a key, taken when the ticket was made. Run a task with it, or await it for a guard, or for
-    /// [`Stopped`] if the queue was stopped while it waited.
+impl<H: Handle, const SHARED: bool> Queued<H, SHARED> {
+    /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run`] does.
     ///
-    /// So a limit on the wait alone is the runtime's `timeout` around the ticket, and any other signal is a `select` with
-    /// it; what has begun is not cut off. (`timeout(time, &mut ticket)` keeps the place when the time is up.)
+    /// # Errors
     ///
-    /// ```
-    /// # use async_mutex_lite::{KeyedMutex, Stopped};
-    /// # use std::time::Duration;
-    /// # async fn charge() -> Result<u32, &'static str> { Ok(7) }
-    /// async fn wallet(mutex: &KeyedMutex<u64>, user: u64) -> Result<u32, &'static str> {
-    ///     match tokio::time::timeout(Duration::from_secs(2), mutex.ticket(user)).await {
-    ///         Ok(Ok(guard)) => guard.run_or_stop(charge).await,
-    ///         Ok(Err(Stopped)) => Err("one before this failed"),
-    ///         Err(_) => Err("busy, try again later"), // the place is given up
-    ///     }
-    /// }
-    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    /// # assert_eq!(runtime.block_on(wallet(&KeyedMutex::new(), 1)), Ok(7));
-    /// ```
+    /// Returns [`Stopped`], without calling the closure, if the queue was stopped while the ticket waited in it, polled or not.
+    pub async fn run<T>(self, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
+        let output; // out here, so that it is not leaked if unlocking panics
+        {
+            let _guard = self.await?;
+            output = job().await;
+        }
+        Ok(output)
+    }
+}
+
+impl<H: Handle> Queued<H> {
+    /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run_or_stop`] does.
     ///
-    /// A ticket that has its turn and is not polled holds the queue up, as a guard does. It may be dropped
-    /// in any state, and gives up its place (or the key, if it was its turn) then. A ticket allocates no more
-    /// than a plain lock.
+    /// # Errors
     ///
-    /// # Panics
-    ///
-    /// Polling a ticket again after it has given its guard panics.
-    Ticket<'a, K, S>, &'a KeyedMutex<K, S> => KeyedMutexGuard
+    /// The outer error is [`Stopped`], as of [`run`](Self::run); the inner one is that of the closure.
+    pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<Result<T, E>, Stopped> {
+        Ok(self.await?.run_or_stop(job).await)
+    }
+}
+
+/// Nothing in it is ever pinned.
+impl<H: Handle, const SHARED: bool> Unpin for Queued<H, SHARED> {}
+
+impl<H: Handle, const SHARED: bool> Future for Queued<H, SHARED> {
+    type Output = Result<Guard<H, SHARED>, Stopped>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        poll_claim(&mut self.0, context)
+    }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Queues for a key now, to wait later.
+    /// Takes a place in the queue of a key now, and returns it as a ticket, to wait later.
     ///
-    /// The place in the queue is fixed when this returns, not at the first poll. So a loop that receives
-    /// messages can take a ticket for each and spawn the work; whatever the executor does, the work
-    /// of one key runs in the order in which it arrived.
+    /// The place is fixed when this returns, not at the first poll. So a loop that receives messages can take a ticket for
+    /// each and spawn the work; whatever the executor does, the work of one key runs in the order in which it arrived.
+    ///
+    /// **If the key is free, the ticket locks it at once**, before it is polled: await or drop it soon.
     ///
     /// # Examples
     ///
@@ -122,16 +127,17 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(work.await, Ok("runs second"));
     /// # });
     /// ```
+    #[doc(alias("enqueue"))]
     pub fn ticket(&self, key: K) -> Ticket<'_, K, S> {
-        Ticket(join(self, key, |_| true).expect("everybody is admitted"))
+        any_ticket(self, key)
     }
 
-    /// Queues for a key now, if `admit` says so of how many hold it or wait for it (0: the key is free).
+    /// Takes a place in the queue of a key if `admit` returns `true` of how the key stands. Returns `None` if it does not.
     ///
-    /// `|ahead| ahead <= 20` is one at work, and at most 20 that wait. That is decided atomically: nobody comes or goes
-    /// between the count and the queueing. `admit` runs under the lock of a part of the table: it must be short (to look
-    /// at an atomic flag is fine), and must not touch the mutex, nor own what does when it is dropped. A panic in it is
-    /// passed on, and changes nothing. Of a key that is shared, all who share it count as ahead.
+    /// `|now| now.waiting < 20` bounds the queue: it admits one holder and at most 20 waiters. The decision is atomic: nothing
+    /// comes or goes between it and the queueing. `admit` is called even if the key is free (`now.holders == 0`). It runs under
+    /// the lock of a shard: it must be short (to read an atomic flag is fine), must not use the mutex, and must not capture a value
+    /// whose `Drop` does. A panic in it propagates, and changes nothing.
     ///
     /// # Examples
     ///
@@ -139,12 +145,38 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// use async_mutex_lite::KeyedMutex;
     ///
     /// let mutex = KeyedMutex::new();
-    /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |ahead| ahead <= 2)).collect::<Vec<_>>();
-    /// assert_eq!(admitted.len(), 3); // one at work, and two that wait; the others are turned away at once
+    /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |now| now.waiting < 2)).collect::<Vec<_>>();
+    /// assert_eq!(admitted.len(), 3); // one holder, and two waiters; the others are rejected at once
     /// ```
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
-    #[doc(alias("limit", "admission", "max_pending"))]
-    pub fn ticket_if(&self, key: K, admit: impl FnOnce(usize) -> bool) -> Option<Ticket<'_, K, S>> {
-        join(self, key, admit).map(Ticket)
+    #[doc(alias("limit", "admission", "max_pending", "backpressure"))]
+    pub fn ticket_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<Ticket<'_, K, S>> {
+        ticket(self, key, admit)
+    }
+
+    /// Like [`ticket`](Self::ticket), for a shared lock.
+    ///
+    /// **If the key can be shared at once, the ticket does so**, before it is polled: await or drop it soon.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let (writer, reader) = (mutex.ticket("page"), mutex.ticket_shared("page"));
+    /// assert_eq!(writer.run(async || "written first").await, Ok("written first"));
+    /// assert_eq!(reader.run(async || "read after that").await, Ok("read after that"));
+    /// # });
+    /// ```
+    pub fn ticket_shared(&self, key: K) -> SharedTicket<'_, K, S> {
+        any_ticket(self, key)
+    }
+
+    /// Like [`ticket_if`](Self::ticket_if), for a shared lock.
+    #[must_use = "a ticket that is dropped gives up its place in the queue"]
+    pub fn ticket_shared_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<SharedTicket<'_, K, S>> {
+        ticket(self, key, admit)
     }
 }

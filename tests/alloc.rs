@@ -209,7 +209,8 @@ fn a_burst_gives_its_memory_back() {
 }
 
 #[test]
-#[cfg(feature = "std")] // without, a table shrinks only when it is empty
+// Where there is one shard, a table shrinks only when it is empty, and not at all once room was reserved.
+#[cfg(all(feature = "std", not(feature = "critical-section")))]
 fn a_table_that_has_shrunk_has_room_for_as_many_again() {
     const MANY: u32 = 200; // in 256 buckets
     const FEW: u32 = 30; // fewer than one bucket in eight
@@ -253,7 +254,7 @@ fn keys_and_waiters_for_which_room_was_made_allocate_nothing_and_it_is_kept() {
 }
 
 #[test]
-#[cfg(feature = "std")] // without, what has once been reserved is never given back, nor what came on top of it
+#[cfg(all(feature = "std", not(feature = "critical-section")))]
 fn a_burst_beyond_what_was_reserved_gives_its_memory_back_as_far_as_that() {
     const MANY: u32 = 3_000;
     // One hash, so that all keys are of one shard.
@@ -294,6 +295,7 @@ fn an_empty_table_keeps_little() {
 fn those_who_watched_leave_no_memory_behind() {
     let mutex = KeyedMutex::<u64, OneHash>::default();
     let guard = mutex.try_lock(1);
+    assert!(once(mutex.idle(&1)).is_pending()); // a small table and slab are kept
     let mut watchers = boxes(1_000);
     let info = measure(|| {
         queue(&mut watchers, Waker::noop(), || mutex.idle(&1));
@@ -304,7 +306,7 @@ fn those_who_watched_leave_no_memory_behind() {
 }
 
 #[test]
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(feature = "critical-section")))]
 fn what_is_reserved_in_a_burst_is_what_was_asked_for() {
     let mutex = KeyedMutex::<u32, OneHash>::default();
     let mut guards: Vec<_> = (0..3_000).map(|key| mutex.try_lock(key)).collect();
@@ -327,7 +329,7 @@ fn futures_are_small() {
     for (what, size) in [
         ("the future of `lock_many`, three u64 keys", size_of_val(&mutex.lock_many([1, 2, 3]))),
         ("the future of `lock_unless` with an empty signal", size_of_val(&mutex.lock_unless(1, async {}))),
-        ("the future of `lock_unless_arc`, the same", size_of_val(&mutex.lock_unless_arc(1, async {}))),
+        ("the future of `lock_arc_unless`, the same", size_of_val(&mutex.lock_arc_unless(1, async {}))),
         ("the future of `lock`, String", size_of_val(&names.lock(String::new()))),
         ("the future of `run` of an empty task, u64", size_of_val(&numbers.run(0, async || ()))),
         ("a ticket, u64", size_of_val(&numbers.ticket(0))),

@@ -18,8 +18,8 @@ const AN_HOUR: Duration = Duration::from_secs(3_600);
 #[test]
 fn a_free_key_is_locked_even_if_there_is_no_time() {
     let mutex = Arc::new(KeyedMutex::<_>::new());
-    drop(mutex.try_lock_for("key", NO_TIME).unwrap());
-    drop(mutex.try_lock_for("key", FOR_EVER).unwrap());
+    drop(mutex.lock_blocking_for("key", NO_TIME).unwrap());
+    drop(mutex.lock_blocking_for("key", FOR_EVER).unwrap());
     drop(mutex.lock_blocking("key"));
     drop(mutex.lock_arc_blocking("key"));
     assert!(mutex.is_empty());
@@ -31,7 +31,7 @@ fn when_the_time_is_up_the_place_is_given_up() {
     let guard = now(mutex.lock("key"));
     let mut before = waiting(mutex.lock("key"));
     for time in [NO_TIME, Duration::from_millis(1)] {
-        assert!(mutex.try_lock_for("key", time).is_none());
+        assert!(mutex.lock_blocking_for("key", time).is_none());
         assert_eq!(mutex.waiting("key"), 1);
     }
     let mut behind = waiting(mutex.lock("key"));
@@ -55,12 +55,14 @@ fn a_thread_is_let_in_when_its_turn_comes_and_others_keep_their_order() {
             }
             thread
         };
-        let first = queue(|mutex| mutex.try_lock_for("key", AN_HOUR).is_some_and(|_guard| mutex.waiting("key") == 3));
+        let first =
+            queue(|mutex| mutex.lock_blocking_for("key", AN_HOUR).is_some_and(|_guard| mutex.waiting("key") == 3));
         let second = queue(|mutex| {
             let _guard = mutex.lock_blocking("key");
             mutex.waiting("key") == 2
         });
-        let third = queue(|mutex| mutex.try_lock_for("key", FOR_EVER).is_some_and(|_guard| mutex.waiting("key") == 1));
+        let third =
+            queue(|mutex| mutex.lock_blocking_for("key", FOR_EVER).is_some_and(|_guard| mutex.waiting("key") == 1));
         let mut fourth = waiting(mutex.lock("key"));
         drop(guard);
         assert!([first, second, third].map(|thread| thread.join().unwrap()) == [true; 3]);
@@ -78,7 +80,7 @@ fn threads_that_give_up_at_the_moment_of_their_turn_lose_nothing() {
             scope.spawn(move || {
                 for round in 0..3_000 {
                     let time = Duration::from_micros(if thread == 0 { 1_000_000 } else { round % 50 });
-                    if let Some(_guard) = mutex.try_lock_for(0, time) {
+                    if let Some(_guard) = mutex.lock_blocking_for(0, time) {
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two are inside");
                         if round % 8 == 0 {
                             thread::yield_now();

@@ -90,7 +90,7 @@ fn whatever_holds_a_key_keeps_everybody_else_out() {
         let held = hold(&mutex);
         assert!(mutex.try_lock("key").is_none(), "{holder} lets try_lock in");
         assert!(mutex.try_lock_arc("key").is_none(), "{holder} lets try_lock_arc in");
-        assert!(mutex.ticket_if("key", |ahead| ahead == 0).is_none(), "{holder} lets ticket_if in");
+        assert!(mutex.ticket_if("key", |now| now.holders == 0).is_none(), "{holder} lets ticket_if in");
         let mut waiters: Vec<_> = ways_to_wait(&mutex).into_iter().map(|(name, wait)| (name, hand(wait))).collect();
         for (waiter, future) in &mut waiters {
             assert!(future.poll().is_pending(), "{holder} lets {waiter} in");

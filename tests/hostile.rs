@@ -522,3 +522,159 @@ fn keys_can_be_locked_and_unlocked_when_the_thread_locals_are_gone() {
     assert_eq!(DONE.load(SeqCst), 1);
     assert!(shared.is_empty() && MUTEX.is_empty());
 }
+
+/// Something that counts how many of its kind are alive.
+struct Counted(#[allow(dead_code)] Arc<()>);
+
+#[test]
+fn the_output_of_a_job_is_not_leaked_if_unlocking_its_key_panics() {
+    let mutex = Arc::new(KeyedMutex::<u32>::new());
+    let alive = Arc::new(());
+    let job = async || Counted(alive.clone());
+    let fallible = async || Ok::<_, ()>(Counted(alive.clone()));
+    let jobs = [
+        ("run", common::hand(async { mutex.run(1, job).await.is_ok() })),
+        ("run_or_stop", common::hand(async { mutex.run_or_stop(1, fallible).await.is_ok() })),
+        ("run of a ticket", common::hand(async { mutex.ticket(1).run(job).await.is_ok() })),
+        ("run of a shared ticket", common::hand(async { mutex.ticket_shared(1).run(job).await.is_ok() })),
+        ("run_or_stop of a ticket", common::hand(async { mutex.ticket_arc(1).run_or_stop(fallible).await.is_ok() })),
+        ("run_or_stop of a guard", common::hand(async { mutex.lock_arc(1).await.run_or_stop(fallible).await.is_ok() })),
+    ];
+    for (what, mut job) in jobs {
+        let guard = mutex.try_lock(1);
+        job.pending();
+        let panics = Waker::from(odd(|| resume_unwind(Box::new("in wake"))));
+        let mut next = common::hand(mutex.lock(1));
+        assert!(next.poll_with(&panics).is_pending());
+        drop(guard);
+        let panic = catch_unwind(AssertUnwindSafe(|| job.ready())).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"in wake"), "{what}");
+        drop(job);
+        assert_eq!(Arc::strong_count(&alive), 1, "{what}: its output is still there");
+        drop(next.ready());
+        assert!(mutex.is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn the_output_of_a_signal_is_not_leaked_if_giving_up_the_place_panics() {
+    let mutex = KeyedMutex::<u32>::new();
+    let alive = Arc::new(());
+    let guard = mutex.try_lock(1);
+    let ready = Cell::new(false);
+    let signal = std::future::poll_fn(|_| match ready.get() {
+        true => std::task::Poll::Ready(Counted(alive.clone())),
+        false => std::task::Poll::Pending,
+    });
+    let mut lock = common::hand(async { mutex.lock_unless(1, signal).await.is_ok() });
+    let waker = raw::waker();
+    assert!(lock.poll_with(&waker).is_pending());
+    ready.set(true);
+    raw::PANIC_IN_DROP.set(true); // the copy that the queue has is dropped when the place is given up
+    assert!(catch_unwind(AssertUnwindSafe(|| lock.poll_with(&waker).is_ready())).is_err());
+    raw::PANIC_IN_DROP.set(false);
+    drop(lock);
+    assert_eq!(Arc::strong_count(&alive), 1, "its output is still there");
+    drop((guard, waker));
+    assert!(mutex.is_empty());
+}
+
+#[test]
+#[cfg(feature = "std")] // without, the second panic while the first unwinds aborts
+fn all_keys_behind_one_guard_are_unlocked_though_several_wakers_panic() {
+    let mutex = Arc::new(KeyedMutex::<u32>::new());
+    for half_way in [false, true] {
+        let blocker = half_way.then(|| mutex.try_lock(9).unwrap());
+        let mut many = common::hand(mutex.lock_many_arc([1, 2, 3, 4, 9]));
+        let guards = if half_way {
+            many.pending();
+            None
+        } else {
+            Some(many.ready())
+        };
+        let waker = Waker::from(odd(|| resume_unwind(Box::new("in wake"))));
+        let mut waiters: Vec<_> = (1..5).map(|key| common::hand(mutex.lock(key))).collect();
+        waiters.iter_mut().for_each(|waiter| assert!(waiter.poll_with(&waker).is_pending()));
+        let panic = catch_unwind(AssertUnwindSafe(|| drop((guards, many)))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"in wake"));
+        waiters.iter_mut().for_each(|waiter| drop(waiter.ready()));
+        drop(blocker);
+        assert!(mutex.is_empty());
+    }
+}
+
+#[test]
+#[cfg(feature = "std")]
+fn the_payloads_of_panics_that_are_caught_are_dropped() {
+    /// A payload; some panic again when they are dropped.
+    struct Payload(#[allow(dead_code)] Arc<()>, bool);
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            if self.1 {
+                resume_unwind(Box::new("in the payload's drop"));
+            }
+        }
+    }
+
+    let mutex = KeyedMutex::<u32>::new();
+    let alive = Arc::new(());
+    for again in [false, true] {
+        let guard = mutex.try_lock(1);
+        let mut readers: Vec<_> = (0..100).map(|_| common::hand(mutex.lock_shared(1))).collect();
+        for (number, reader) in readers.iter_mut().enumerate() {
+            let payload = alive.clone();
+            let waker = odd(move || resume_unwind(Box::new(Payload(payload.clone(), again && number > 0))));
+            assert!(reader.poll_with(&waker.into()).is_pending());
+        }
+        drop(catch_unwind(AssertUnwindSafe(|| drop(guard))).unwrap_err());
+        readers.iter_mut().for_each(|reader| drop(reader.ready()));
+        drop(readers);
+        assert!(mutex.is_empty());
+        assert_eq!(Arc::strong_count(&alive), 1, "payloads are still there");
+    }
+}
+
+#[test]
+fn a_stop_that_comes_while_a_waker_is_cloned_is_not_lost_when_the_clone_panics_as_it_is_dropped() {
+    static MUTEX: KeyedMutex<u32, OneHash> = KeyedMutex::with_hasher(OneHash);
+    let guard = MUTEX.try_lock(1).unwrap();
+    let mut ticket = MUTEX.ticket(1);
+    let mut poll = |waker: &Waker| {
+        let mut context = std::task::Context::from_waker(waker);
+        catch_unwind(AssertUnwindSafe(|| std::future::Future::poll(std::pin::Pin::new(&mut ticket), &mut context)))
+    };
+    assert!(poll(Waker::noop()).unwrap().is_pending());
+    let waker = raw::waker();
+    raw::IN_CLONE.set(Some(Box::new(|| assert_eq!(MUTEX.stop(&1), 1))));
+    raw::PANIC_IN_DROP.set(true);
+    assert!(poll(&waker).is_err());
+    raw::PANIC_IN_DROP.set(false);
+    // Its node is free, and soon another's.
+    let mut waits = waiting(MUTEX.lock(1));
+    let std::task::Poll::Ready(Err(async_mutex_lite::Stopped)) = poll(&waker).unwrap() else { panic!("it goes on") };
+    waits.pending();
+    drop(ticket);
+    waits.pending();
+    drop(guard);
+    drop(waits.ready());
+    drop(waker);
+    assert_eq!(raw::ALIVE.get(), 0);
+    assert!(MUTEX.is_empty());
+}
+
+#[test]
+fn polling_after_completion_panics_and_says_so() {
+    let mutex = KeyedMutex::<u32>::new();
+    let mut lock = mutex.lock(1);
+    let mut ticket = mutex.ticket(2);
+    let says = |panic: Box<dyn std::any::Any + Send>| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        assert_eq!(message, Some("a `KeyedMutex` future or ticket was polled after completion"));
+    };
+    drop(now(&mut lock));
+    says(catch_unwind(AssertUnwindSafe(|| drop(now(&mut lock)))).unwrap_err());
+    drop(now(&mut ticket));
+    says(catch_unwind(AssertUnwindSafe(|| drop(now(&mut ticket)))).unwrap_err());
+    assert!(mutex.is_empty());
+}

@@ -11,7 +11,7 @@ use std::thread;
 
 use async_mutex_lite::KeyedMutex;
 use common::{Hand, OneHash, hand, now, waiting};
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, yield_now};
 
 #[test]
 fn a_key_that_nobody_uses_is_idle_at_once() {
@@ -190,5 +190,79 @@ fn threads_that_lock_and_threads_that_watch_come_to_an_end() {
             });
         }
     });
+    now(mutex.all_idle());
+}
+
+#[test]
+fn all_idle_sees_every_moment_at_which_the_last_key_is_unlocked_if_there_is_one_shard() {
+    // In one shard of several; all keys have the same hash.
+    let mutex = KeyedMutex::<u32, OneHash>::default();
+    let guards = [1, 2].map(|key| mutex.try_lock(key).unwrap());
+    let mut all = waiting(mutex.all_idle());
+    drop(guards);
+    let again = [2, 3].map(|key| mutex.try_lock(key).unwrap());
+    let mut later = waiting(mutex.all_idle());
+    all.ready();
+    let newer = mutex.try_lock(4).unwrap();
+    drop(again);
+    later.pending();
+    drop(newer);
+    later.ready();
+}
+
+/// Unlocks a key and locks one again before any other task runs, for ever, while `all_idle` waits.
+fn all_idle_beside_a_busy_task<S: std::hash::BuildHasher>(mutex: &KeyedMutex<u32, S>, keys: u32) {
+    let executor = smol::LocalExecutor::new();
+    let busy = executor.spawn(async {
+        for round in 0.. {
+            let _guard = mutex.try_lock(round % keys).expect("no other task locks it");
+            yield_now().await;
+        }
+    });
+    block_on(executor.run(async {
+        yield_now().await;
+        mutex.all_idle().await;
+        busy.cancel().await;
+    }));
+    assert!(mutex.is_empty());
+}
+
+#[test]
+fn a_task_that_unlocks_and_locks_again_at_once_does_not_keep_all_idle_waiting() {
+    all_idle_beside_a_busy_task(&KeyedMutex::<u32>::new(), 1);
+    all_idle_beside_a_busy_task(&KeyedMutex::<u32, OneHash>::default(), 3); // in one shard
+}
+
+#[test]
+fn very_many_watchers_come_and_go_in_any_order() {
+    const WATCHERS: usize = if cfg!(miri) { 50 } else { 10_000 };
+    let mutex = KeyedMutex::<u32, OneHash>::default();
+    let mut random = fastrand::Rng::with_seed(7);
+    let (one, two) = (mutex.try_lock(1), mutex.try_lock(2));
+    let mut watchers: Vec<_> = (0..WATCHERS)
+        .map(|number| match number % 3 {
+            0 => (1, waiting(mutex.idle(&1))),
+            1 => (2, waiting(mutex.idle(&2))),
+            _ => (0, waiting(mutex.all_idle())),
+        })
+        .collect();
+    random.shuffle(&mut watchers);
+    watchers.truncate(WATCHERS * 2 / 3);
+    watchers.iter_mut().for_each(|(_, watcher)| watcher.pending());
+    let told = |watchers: &[(u32, Hand<'_, ()>)]| {
+        watchers.iter().for_each(|(_, watcher)| assert!(watcher.wakes() <= 1));
+        [0, 1, 2]
+            .map(|key| watchers.iter().filter(|(watched, watcher)| *watched == key && watcher.wakes() == 1).count())
+    };
+    let of = |watchers: &[(u32, Hand<'_, ()>)], key| watchers.iter().filter(|(watched, _)| *watched == key).count();
+    drop(one);
+    assert_eq!(told(&watchers), [0, of(&watchers, 1), 0]);
+    random.shuffle(&mut watchers);
+    watchers.truncate(WATCHERS / 2); // of those that were told, too
+    drop(two);
+    assert_eq!(told(&watchers), [0, 1, 2].map(|key| of(&watchers, key)));
+    watchers.truncate(WATCHERS / 3);
+    watchers.iter_mut().for_each(|(_, watcher)| watcher.ready());
+    drop(watchers);
     now(mutex.all_idle());
 }

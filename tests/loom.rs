@@ -555,7 +555,7 @@ fn two_keys_of_one_shard_with_a_waiter_each() {
 }
 
 #[test]
-fn stop_turns_away_those_that_wait_and_no_newcomer() {
+fn a_stop_reaches_those_that_wait_and_no_newcomer() {
     check(None, |world| {
         let guard = world.held();
         let queued = || {
@@ -574,6 +574,103 @@ fn stop_turns_away_those_that_wait_and_no_newcomer() {
         assert_eq!(block_on(newcomer), Ok(()));
         join([other]);
         1
+    });
+}
+
+#[test]
+fn a_stop_against_the_drop_of_one_that_it_stops_leaves_nothing() {
+    check(None, |world| {
+        let guard = world.held();
+        let (polled, unpolled) = (world.mutex.ticket_arc(1), world.mutex.ticket_shared_arc(1));
+        let mut polled = Box::pin(polled);
+        assert!(poll(polled.as_mut()).is_pending());
+        let others = [world.spawn(move |_| drop(polled)), world.spawn(move |_| drop(unpolled))];
+        assert!(world.mutex.stop(&1) <= 2);
+        drop(guard);
+        join(others);
+        0
+    });
+}
+
+#[test]
+fn a_stop_against_a_hand_over_stops_the_next_one_or_does_not() {
+    check(None, |world| {
+        let guard = world.held();
+        let ticket = world.mutex.ticket_arc(1);
+        let other = world.spawn(move |_| drop(guard));
+        let stopped = world.mutex.stop_all();
+        let ran = block_on(ticket.run(async || world.cell.enter())).is_ok();
+        assert_eq!(stopped + usize::from(ran), 1);
+        join([other]);
+        usize::from(ran)
+    });
+}
+
+#[test]
+fn two_stops_at_once_count_each_waiter_once() {
+    check(None, |world| {
+        let guard = world.held();
+        let tickets = [(); 3].map(|()| world.mutex.ticket_arc(1));
+        let mutex = world.mutex.clone();
+        let other = thread::spawn(move || mutex.stop(&1));
+        let mine = world.mutex.stop_all();
+        let theirs = other.join().expect("a thread panicked");
+        assert_eq!(mine + theirs, 3);
+        for ticket in tickets {
+            assert_eq!(block_on(ticket.run(async || ())), Err(Stopped));
+        }
+        drop(guard);
+        0
+    });
+}
+
+/// Counts calls; no schedule depends on it.
+#[derive(Default)]
+struct Calls(std::sync::atomic::AtomicUsize);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn two_stop_alls_at_once_wake_all_that_they_have_stopped() {
+    check(None, |world| {
+        let calls = Arc::new(Calls::default());
+        let queued = || {
+            let mut ticket = Box::pin(world.mutex.ticket_arc(1));
+            let waits = ticket.as_mut().poll(&mut Context::from_waker(&calls.clone().into())).is_pending();
+            (ticket, waits)
+        };
+        let guard = world.held();
+        let first = queued();
+        let other = world.spawn(move |world| assert!(world.mutex.stop_all() <= 2));
+        let second = queued();
+        assert!(world.mutex.stop_all() <= 2);
+        join([other]);
+        assert_eq!(calls.0.load(Relaxed), [&first, &second].into_iter().filter(|(_, waits)| *waits).count());
+        drop((first, second, guard));
+        0
+    });
+}
+
+#[test]
+fn a_stopped_writer_lets_the_readers_behind_it_in() {
+    check(Some(4), |world| {
+        let share = world.mutex.try_lock_shared(1).expect("nobody else is there yet");
+        let writer = world.mutex.ticket_arc(1);
+        let inner = world.clone();
+        let reader = async move { drop(inner.mutex.lock_shared_arc(1).await) };
+        let others = [
+            world.spawn(move |_| block_on(reader)),
+            world.spawn(move |_| assert_eq!(block_on(writer.run(async || ())), Err(Stopped))),
+        ];
+        assert_eq!(world.mutex.stop(&1), 1);
+        // The first share is kept until the reader has come.
+        join(others);
+        drop(share);
+        0
     });
 }
 
@@ -683,14 +780,14 @@ fn admission_sees_the_key_before_an_unlock_or_after_it() {
     check(None, |world| {
         let guard = world.held();
         let other = world.spawn(move |_| drop(guard));
-        let mut ahead = None;
-        let ticket = world.mutex.ticket_if(1, |count| {
-            ahead = Some(count);
-            count == 0
+        let mut holders = None;
+        let ticket = world.mutex.ticket_if(1, |now| {
+            holders = Some(now.holders);
+            now.holders == 0
         });
         let entries = match ticket {
             Some(mut ticket) => {
-                assert_eq!(ahead, Some(0));
+                assert_eq!(holders, Some(0));
                 let guard = match poll(Pin::new(&mut ticket)) {
                     Poll::Ready(guard) => guard.expect("nobody stops it"),
                     Poll::Pending => panic!("admitted because the key is free, but it waits"),
@@ -700,7 +797,7 @@ fn admission_sees_the_key_before_an_unlock_or_after_it() {
                 1
             }
             None => {
-                assert_eq!(ahead, Some(1));
+                assert_eq!(holders, Some(1));
                 0
             }
         };
@@ -716,11 +813,11 @@ fn admission_lets_in_no_more_than_it_says() {
         let admitted = Cell::default();
         let (mutex, count) = (world.mutex.clone(), admitted.clone());
         let other = thread::spawn(move || {
-            let ticket = mutex.ticket_arc_if(1, |ahead| ahead < 2);
+            let ticket = mutex.ticket_arc_if(1, |now| now.waiting < 1);
             count.0.fetch_add(usize::from(ticket.is_some()), Relaxed);
             ticket
         });
-        let ticket = world.mutex.ticket_arc_if(1, |ahead| ahead < 2);
+        let ticket = world.mutex.ticket_arc_if(1, |now| now.waiting < 1);
         admitted.0.fetch_add(usize::from(ticket.is_some()), Relaxed);
         let theirs = other.join().expect("a thread panicked");
         assert_eq!(admitted.0.load(Relaxed), 1);
@@ -729,15 +826,15 @@ fn admission_lets_in_no_more_than_it_says() {
     });
 }
 
-/// The number of those ahead is the place in the queue: the key must come in that order.
+/// The number of those that wait is the place in the queue: the key must come in that order.
 #[test]
 fn the_order_of_arrival_is_the_order_of_service() {
     check(None, |world| {
         let guard = world.held();
         let take = |mutex: &Arc<Mutex>| {
             let mut place = 0;
-            let ticket = mutex.ticket_arc_if(1, |ahead| {
-                place = ahead;
+            let ticket = mutex.ticket_arc_if(1, |now| {
+                place = now.waiting;
                 true
             });
             (place, ticket.expect("everybody is admitted"))
@@ -767,7 +864,11 @@ enum Step {
     Fail,
     Ticket,
     TicketIfFewer,
+    SharedTicket,
     Stop,
+    StopAll,
+    /// Of a guard.
+    StopAndUnlock,
     /// Polled once or twice, with a switch in between, then dropped.
     GiveUp {
         twice: bool,
@@ -784,7 +885,7 @@ enum Step {
     Yield,
 }
 
-const STEPS: [Step; 20] = [
+const STEPS: [Step; 23] = [
     Step::Lock,
     Step::Lock,
     Step::TryLock,
@@ -793,7 +894,10 @@ const STEPS: [Step; 20] = [
     Step::Fail,
     Step::Ticket,
     Step::TicketIfFewer,
+    Step::SharedTicket,
     Step::Stop,
+    Step::StopAll,
+    Step::StopAndUnlock,
     Step::GiveUp { twice: false },
     Step::GiveUp { twice: true },
     Step::DropTicket,
@@ -813,12 +917,20 @@ struct Pair {
     mutex: Arc<Mutex>,
     cells: [Cell; 2],
     entries: [Arc<std::sync::atomic::AtomicUsize>; 2],
+    /// How many were stopped, as the stops said and as those that were stopped saw it.
+    said: Arc<std::sync::atomic::AtomicUsize>,
+    seen: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Pair {
     fn enter(&self, key: u8) {
         self.cells[usize::from(key)].enter();
         self.entries[usize::from(key)].fetch_add(1, Relaxed);
+    }
+
+    /// What a job or a ticket has returned.
+    fn see(&self, outcome: Result<(), Stopped>) {
+        self.seen.fetch_add(usize::from(outcome.is_err()), Relaxed);
     }
 
     /// Twice: nobody may have entered in between.
@@ -845,29 +957,28 @@ impl Pair {
                 self.enter(0);
                 self.enter(1);
             }
-            Step::Run => {
-                let _ = block_on(self.mutex.run(key, async || self.enter(key)));
-            }
+            Step::Run => self.see(block_on(self.mutex.run(key, async || self.enter(key)))),
             Step::Fail => {
-                let _ = block_on(self.mutex.run_or_stop(key, async || {
+                let failed = block_on(self.mutex.run_or_stop(key, async || {
                     self.enter(key);
                     Err::<(), _>(())
                 }));
+                self.see(failed.map(|_| ()));
             }
             Step::Ticket => {
                 let ticket = self.mutex.ticket(key);
                 thread::yield_now();
-                let Ok(_guard) = block_on(ticket) else { return };
-                self.enter(key);
+                self.see(block_on(ticket).map(|_guard| self.enter(key)));
             }
             Step::TicketIfFewer => {
-                if let Some(ticket) = self.mutex.ticket_if(key, |ahead| ahead < 2) {
-                    let _ = block_on(ticket.run(async || self.enter(key)));
+                if let Some(ticket) = self.mutex.ticket_if(key, |now| now.waiting < 1) {
+                    self.see(block_on(ticket.run(async || self.enter(key))));
                 }
             }
-            Step::Stop => {
-                self.mutex.stop(&key);
-            }
+            Step::SharedTicket => self.see(block_on(self.mutex.ticket_shared(key).run(async || self.look(key)))),
+            Step::Stop => _ = self.said.fetch_add(self.mutex.stop(&key), Relaxed),
+            Step::StopAll => _ = self.said.fetch_add(self.mutex.stop_all(), Relaxed),
+            Step::StopAndUnlock => block_on(self.mutex.lock(key)).stop(),
             Step::GiveUp { twice } => {
                 let mut lock = pin!(self.mutex.lock(key));
                 let mut polled = poll(lock.as_mut());
@@ -924,12 +1035,17 @@ fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
             (0..random.usize(1..=3)).map(|_| (STEPS[random.usize(..STEPS.len())], random.u8(..2))).collect()
         };
         let program: [_; THREADS] = std::array::from_fn(|_| steps());
+        // These do not say how many they stop, or do not look whether they were stopped.
+        let not_counted = |step: &Step| matches!(step, Step::Fail | Step::StopAndUnlock | Step::DropTicket);
+        let uncounted = program.iter().flatten().any(|(step, _)| not_counted(step));
         let max = [1, 2, u32::MAX][random.usize(..3)];
         // Only a failure is of interest, and then the program is.
         let report = Report(format!("LOOM_SEED={seed} LOOM_PROGRAMS=1: {program:?}"));
         schedules += explore(Some(3), Some(SCHEDULES), move || {
             let mutex = Arc::new(KeyedMutex::with_max_shared_and_hasher(max, Fixed::default()));
-            let pair = Pair { mutex, cells: [(); 2].map(|()| Cell::default()), entries: Default::default() };
+            let cells = [(); 2].map(|()| Cell::default());
+            let (entries, said, seen) = Default::default();
+            let pair = Pair { mutex, cells, entries, said, seen };
             let [mine, others @ ..] = &program;
             let threads = others.clone().map(|steps| {
                 let pair = pair.clone();
@@ -940,6 +1056,8 @@ fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
             assert!(pair.mutex.is_empty(), "an entry is left behind");
             let entries = pair.entries.each_ref().map(|entries| entries.load(Relaxed));
             assert_eq!(pair.cells.each_ref().map(Cell::entries), entries, "two were inside");
+            let (said, seen) = (pair.said.load(Relaxed), pair.seen.load(Relaxed));
+            assert!(uncounted || said == seen, "{said} were stopped, it is said, but {seen} have seen it");
         });
         drop(report);
     }

@@ -41,7 +41,8 @@ fn a_thread_that_blocks_on_a_key_holds_up_nobody_with_another() {
     let alice = now(mutex.lock("alice"));
     let bob = now(mutex.lock("bob"));
     let blocking = |mutex: &KeyedMutex<_>, key| drop(mutex.lock_blocking(key));
-    let timed = |mutex: &KeyedMutex<_>, key| drop(mutex.try_lock_for(key, FOR_EVER).expect("the key was never free"));
+    let timed =
+        |mutex: &KeyedMutex<_>, key| drop(mutex.lock_blocking_for(key, FOR_EVER).expect("the key was never free"));
     let for_alice = [queue(&mutex, "alice", blocking), queue(&mutex, "alice", timed)];
     let for_bob = [queue(&mutex, "bob", timed), queue(&mutex, "bob", blocking)];
     let mut task = waiting(mutex.lock("bob"));

@@ -67,7 +67,7 @@ fn nobody_slips_in_between_an_unlock_and_the_poll_of_the_next_waiter() {
     assert_eq!(mutex.waiting("key"), 0);
     assert!(mutex.try_lock("key").is_none());
     assert!(mutex.try_lock_arc("key").is_none());
-    assert!(mutex.ticket_if("key", |ahead| ahead == 0).is_none());
+    assert!(mutex.ticket_if("key", |now| now.holders == 0).is_none());
     let mut newcomer = waiting(mutex.lock("key"));
     let mut task = waiting(mutex.run("key", async || "done"));
     let guard = next.ready();

@@ -91,7 +91,7 @@ async fn step(world: &World) {
             let _ = or(a_while(), async { Some(ticket.run(work).await) }).await;
         }
         9 => {
-            if let Some(ticket) = mutex.ticket_if(key, |ahead| ahead < 3) {
+            if let Some(ticket) = mutex.ticket_if(key, |now| now.holders + now.waiting < 3) {
                 if let Ok(guard) = ticket.await {
                     drop(world.enter(key));
                     if fastrand::u8(..4) == 0 {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::thread;
 
-use async_mutex_lite::{KeyedMutex, TicketArc};
+use async_mutex_lite::{KeyState, KeyedMutex, TicketArc};
 use common::{Hand, hand, now, waiting};
 
 #[test]
@@ -144,30 +144,38 @@ fn a_ticket_may_move_between_polls() {
 }
 
 #[test]
-fn admission_is_told_how_many_are_ahead_and_decides() {
+fn admission_is_told_how_the_key_stands_and_decides() {
     let mutex = Arc::new(KeyedMutex::<_>::new());
     let seen = RefCell::new(Vec::new());
     let admit = |at_most: usize| {
         let seen = &seen;
-        move |ahead| {
-            seen.borrow_mut().push(ahead);
-            ahead < at_most
+        move |now: KeyState| {
+            seen.borrow_mut().push((now.holders, now.shared, now.waiting));
+            now.waiting < at_most
         }
     };
-    let first = mutex.ticket_if("key", admit(3)).unwrap();
-    let second = mutex.ticket_arc_if("key", admit(3)).unwrap();
+    let first = mutex.ticket_if("key", admit(2)).unwrap();
+    let second = mutex.ticket_arc_if("key", admit(2)).unwrap();
     let mut plain = waiting(mutex.lock("key"));
-    assert!(mutex.ticket_if("key", admit(3)).is_none());
-    assert!(mutex.ticket_arc_if("key", admit(3)).is_none());
+    assert!(mutex.ticket_if("key", admit(2)).is_none());
+    assert!(mutex.ticket_arc_if("key", admit(2)).is_none());
+    assert!(mutex.ticket_shared_if("key", admit(2)).is_none());
+    assert!(mutex.ticket_shared_arc_if("key", admit(2)).is_none());
     assert!(mutex.ticket_if("other", admit(0)).is_none());
-    assert_eq!(seen.take(), [0, 1, 3, 3, 0]);
-    assert_eq!((mutex.len(), mutex.waiting("key")), (1, 2), "whoever is turned away leaves nothing");
+    let mut expected = vec![(0, false, 0), (1, false, 0)];
+    expected.extend([(1, false, 2); 4]);
+    expected.push((0, false, 0));
+    assert_eq!(seen.take(), expected);
+    assert_eq!((mutex.len(), mutex.waiting("key")), (1, 2), "one that is rejected leaves nothing");
     drop(now(first).unwrap());
-    let again = mutex.ticket_if("key", admit(3)).unwrap();
-    assert_eq!(seen.take(), [2]);
+    let again = mutex.ticket_shared_if("key", admit(2)).unwrap();
+    assert_eq!(seen.take(), [(1, false, 1)], "one that was granted the key counts as its holder");
     drop(now(second).unwrap());
     drop(plain.ready());
-    drop(now(again).unwrap());
+    let shares = [now(again).unwrap(), now(mutex.ticket_shared("key")).unwrap()];
+    assert!(mutex.ticket_shared_arc_if("key", admit(0)).is_none());
+    assert_eq!(seen.take(), [(2, true, 0)]);
+    drop(shares);
     assert!(mutex.is_empty());
 }
 
@@ -180,7 +188,7 @@ fn threads_that_race_for_admission_never_exceed_the_limit() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..20_000 {
-                    if let Some(ticket) = mutex.ticket_if(0, |ahead| ahead < LIMIT) {
+                    if let Some(ticket) = mutex.ticket_if(0, |now| now.holders + now.waiting < LIMIT) {
                         assert!(mutex.waiting(&0) < LIMIT);
                         admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         match fastrand::bool() {

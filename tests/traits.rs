@@ -82,7 +82,7 @@ fn futures_are_send_when_their_parts_are() {
     drop(send(mutex.lock_many([key()])));
     drop(is_static(send(mutex.lock_many_arc([key()]))));
     drop(send(mutex.lock_unless(key(), async {})));
-    drop(is_static(send(mutex.lock_unless_arc(key(), async {}))));
+    drop(is_static(send(mutex.lock_arc_unless(key(), async {}))));
     drop(send(mutex.lock_shared(key())));
     drop(is_static(send(mutex.lock_shared_arc(key()))));
     #[cfg(feature = "idle")]
@@ -228,14 +228,14 @@ fn they_print_without_asking_anything_of_the_key() {
     let key = || Key(1);
     let guard = mutex.try_lock(key()).unwrap();
     assert_eq!(format!("{mutex:?}"), "KeyedMutex { len: 1, .. }");
-    assert_eq!(format!("{guard:?}"), "KeyedMutexGuard { .. }");
-    assert_eq!(format!("{:?}", mutex.ticket(key())), "Ticket { .. }");
-    assert_eq!(format!("{:?}", mutex.ticket_arc(key())), "TicketArc { .. }");
+    assert_eq!(format!("{guard:?}"), "Guard(..)");
+    assert_eq!(format!("{:?}", mutex.ticket(key())), "Queued(Some(..))");
+    assert_eq!(format!("{:?}", mutex.ticket_shared_arc(key())), "Queued(Some(..))");
     drop(guard);
-    assert_eq!(format!("{:?}", mutex.try_lock_arc(key()).unwrap()), "KeyedMutexGuardArc { .. }");
+    assert_eq!(format!("{:?}", mutex.try_lock_shared_arc(key()).unwrap()), "Guard(..)");
     let many = Arc::new(KeyedMutex::<u8>::new());
-    assert_eq!(format!("{:?}", now(many.lock_many([1, 2, 1]))), "KeyedMutexGuards { .. }");
-    assert_eq!(format!("{:?}", now(many.lock_many_arc([1]))), "KeyedMutexGuardsArc { .. }");
+    assert_eq!(format!("{:?}", now(many.lock_many([1, 2, 1]))), "Guards([Guard(..), Guard(..)])");
+    assert_eq!(format!("{:?}", now(many.lock_many_arc([1]))), "Guards([Guard(..)])");
     assert_eq!(format!("{RandomState:?}"), "RandomState");
 }
 

@@ -50,8 +50,8 @@ fn a_signal_ends_the_wait_and_gives_up_the_place() {
 #[test]
 fn the_arc_twin_does_the_same_and_its_future_borrows_nothing() {
     let mutex = Arc::new(KeyedMutex::<_>::new());
-    let free = mutex.lock_unless_arc("key", ready(()));
-    let given_up = mutex.lock_unless_arc("key", ready("too late"));
+    let free = mutex.lock_arc_unless("key", ready(()));
+    let given_up = mutex.lock_arc_unless("key", ready("too late"));
     drop(mutex);
     let guard = now(free).unwrap();
     assert_eq!(now(given_up).unwrap_err(), "too late");

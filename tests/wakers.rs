@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc};
+use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc, SharedTicketArc, Stopped, TicketArc};
 #[cfg(feature = "idle")]
 use common::{Counter, hand};
 use common::{OneHash, limited, waiting};
@@ -383,4 +383,180 @@ fn the_same_goes_for_the_wakers_of_those_who_watch_for_idleness() {
         assert!(watchers.iter_mut().all(|idle| poll(idle, Waker::noop()).is_ready()));
         assert!(mutex.is_empty());
     });
+}
+
+/// A ticket of key 1 that waits, with this waker.
+fn ticket(mutex: &Keyed, waker: &Waker) -> TicketArc<u32, OneHash> {
+    let mut ticket = mutex.ticket_arc(1);
+    assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(waker)).is_pending());
+    ticket
+}
+
+fn shared_ticket(mutex: &Keyed, waker: &Waker) -> SharedTicketArc<u32, OneHash> {
+    let mut ticket = mutex.ticket_shared_arc(1);
+    assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(waker)).is_pending());
+    ticket
+}
+
+fn now<F: Future + Unpin>(mut future: F) -> F::Output {
+    let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("not ready")
+    };
+    output
+}
+
+/// Stops the waiters of key 1, of which this is the guard.
+type Stop = fn(&Keyed, &mut Option<KeyedMutexGuardArc<u32, OneHash>>);
+
+const STOPS: [Stop; 3] = [
+    |mutex, _| assert!(mutex.stop(&1) > 0),
+    |mutex, _| assert!(mutex.stop_all() > 0),
+    |_, guard| guard.take().expect("it holds the key").stop(),
+];
+
+#[test]
+fn the_waker_of_one_that_is_stopped_may_do_what_it_likes() {
+    limited(|| {
+        for stop in STOPS {
+            let mutex = Keyed::default();
+            let mut guard = mutex.try_lock_arc(1);
+            // Asks, queues, and stops again.
+            let keyed = mutex.clone();
+            let queued = Arc::new(Mutex::new(Vec::new()));
+            let more = queued.clone();
+            let first = ticket(
+                &mutex,
+                &does(move || {
+                    asks(&keyed);
+                    more.lock().unwrap().push(keyed.ticket_arc(1));
+                    assert!(keyed.stop(&1) <= 1, "the ticket of just now, or none if it holds the key");
+                }),
+            );
+            // Drops others that are stopped, among them one that is woken before it, and one after it.
+            let others = Arc::new(Mutex::new(Vec::new()));
+            others.lock().unwrap().push(ticket(&mutex, Waker::noop()));
+            let doomed = others.clone();
+            let second = ticket(&mutex, &does(move || drop(taken(&doomed))));
+            let counter = Arc::new(AtomicUsize::new(0));
+            let counts = counter.clone();
+            others.lock().unwrap().push(ticket(&mutex, &does(move || _ = counts.fetch_add(1, SeqCst))));
+            // Polls others.
+            let polled = Arc::new(Mutex::new(Vec::<TicketArc<_, _>>::new()));
+            let polls = polled.clone();
+            let third = shared_ticket(
+                &mutex,
+                &does(move || {
+                    for ticket in taken(&polls) {
+                        assert_eq!(now(ticket).map(drop), Err(Stopped));
+                    }
+                }),
+            );
+            polled.lock().unwrap().extend([ticket(&mutex, Waker::noop()), mutex.ticket_arc(1)]);
+            let mut plain = waiting(mutex.lock(1));
+            stop(&mutex, &mut guard);
+            assert_eq!(counter.load(SeqCst), 0, "it was dropped before it could be woken");
+            assert!(others.lock().unwrap().is_empty() && polled.lock().unwrap().is_empty());
+            for stopped in [first, second] {
+                assert_eq!(now(stopped).map(drop), Err(Stopped));
+            }
+            assert_eq!(now(third).map(drop), Err(Stopped));
+            drop(guard);
+            drop(plain.ready());
+            taken(&queued);
+            assert!(mutex.is_empty());
+        }
+    });
+}
+
+#[cfg(feature = "std")] // without, a second panic while the first unwinds aborts
+#[test]
+fn a_waker_that_panics_in_a_stop_keeps_nobody_from_being_stopped() {
+    limited(|| {
+        for stop in STOPS {
+            let mutex = Keyed::default();
+            let mut guard = mutex.try_lock_arc(1);
+            let woken = Arc::new(AtomicUsize::new(0));
+            let wakes = woken.clone();
+            let panics = does(move || {
+                wakes.fetch_add(1, SeqCst);
+                resume_unwind(Box::new("in wake"));
+            });
+            let tickets: Vec<_> = (0..5).map(|_| ticket(&mutex, &panics)).collect();
+            let mut plain = waiting(mutex.lock(1));
+            let panic = catch_unwind(AssertUnwindSafe(|| stop(&mutex, &mut guard))).unwrap_err();
+            assert_eq!((panic.downcast_ref(), woken.load(SeqCst)), (Some(&"in wake"), 5));
+            tickets.into_iter().for_each(|ticket| assert_eq!(now(ticket).map(drop), Err(Stopped)));
+            drop(guard);
+            drop(plain.ready());
+            assert!(mutex.is_empty());
+        }
+    });
+}
+
+#[test]
+fn all_who_are_let_in_together_hold_the_key_before_the_first_of_them_is_woken() {
+    limited(|| {
+        for downgrade in [false, true] {
+            let mutex = Keyed::default();
+            let guard = mutex.try_lock_arc(1).unwrap();
+            let readers = Arc::new(Mutex::new(Vec::<SharedTicketArc<_, _>>::new()));
+            let (keyed, others) = (mutex.clone(), readers.clone());
+            let first = shared_ticket(
+                &mutex,
+                &does(move || {
+                    assert_eq!(keyed.waiting(&1), 0);
+                    let mut holders = 0;
+                    keyed.for_each_locked(|_, now| holders += now.holders);
+                    for reader in taken(&others) {
+                        drop(now(reader).expect("it was not stopped"));
+                        holders -= 1;
+                    }
+                    assert_eq!(holders, 1 + usize::from(downgrade), "the first, and the one that has downgraded");
+                }),
+            );
+            let others = Arc::new(AtomicUsize::new(0));
+            let counts = others.clone();
+            let counting = does(move || {
+                counts.fetch_add(1, SeqCst);
+            });
+            readers.lock().unwrap().extend((0..3).map(|_| shared_ticket(&mutex, &counting)));
+            if downgrade {
+                drop(guard.downgrade());
+            } else {
+                drop(guard);
+            }
+            assert!(readers.lock().unwrap().is_empty());
+            assert_eq!(others.load(SeqCst), 0, "they have gone");
+            drop(now(first).unwrap());
+            assert!(mutex.is_empty());
+        }
+    });
+}
+
+#[test]
+fn very_many_readers_that_an_executor_runs_inside_wake_need_no_more_stack_than_one() {
+    const READERS: usize = if cfg!(miri) { 100 } else { 100_000 };
+    for downgrade in [false, true] {
+        let work = move || {
+            let (mutex, done) = (Keyed::default(), Arc::new(AtomicUsize::new(0)));
+            let guard = mutex.try_lock_arc(1).unwrap();
+            for _ in 0..READERS {
+                let (mutex, done) = (mutex.clone(), done.clone());
+                Inline::spawn(async move {
+                    let _guard = mutex.lock_shared(1).await;
+                    done.fetch_add(1, SeqCst);
+                });
+            }
+            assert_eq!(mutex.waiting(&1), READERS);
+            if downgrade {
+                drop(guard.downgrade());
+            } else {
+                drop(guard);
+            }
+            assert_eq!(done.load(SeqCst), READERS);
+            assert!(mutex.is_empty());
+        };
+        let small = thread::Builder::new().stack_size(2 * 1024 * 1024);
+        limited(move || small.spawn(work).unwrap().join().unwrap());
+    }
 }

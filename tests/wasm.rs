@@ -152,8 +152,9 @@ async fn a_task_that_fails_stops_the_queue_and_a_retry_runs() {
 async fn tickets_keep_their_order_however_they_are_polled() {
     let mutex = Arc::new(KeyedMutex::new());
     let served = Rc::new(RefCell::new(Vec::new()));
-    let tickets: Vec<_> =
-        (0..9).filter_map(|id| Some((id, mutex.ticket_arc_if("queue", |ahead| ahead < 6)?))).collect();
+    let tickets: Vec<_> = (0..9)
+        .filter_map(|id| Some((id, mutex.ticket_arc_if("queue", |now| now.holders + now.waiting < 6)?)))
+        .collect();
     assert_eq!(tickets.len(), 6, "the others are turned away");
     let tasks = tickets.into_iter().rev().map(|(id, ticket)| {
         let served = served.clone();

@@ -1,23 +1,41 @@
 //! The invariants that can be seen from one shard: after every critical section in our own tests, under loom and in
-//! the fuzzer. The numbers are those of [`table`](crate::table).
+//! the fuzzer. The numbers are those of [`table`](super).
 
 use alloc::collections::BTreeSet;
 
-use crate::queue::{KEPT, List, NONE, Nodes};
-use crate::shard::Shard;
+use super::queue::{List, NONE, Nodes, State};
+use super::shard::Shard;
+use super::slot::EXCLUSIVE;
 
 impl<K> Shard<K> {
     pub(crate) fn check(&self) {
         let mut ids = BTreeSet::new();
         let mut listed = 0;
-        for slot in self.slots.hot.iter().chain(self.slots.table.iter()) {
+        for slot in self.slots.hot.iter().chain(self.slots.map.iter()) {
             let queued = self.nodes.check_list(&slot.queue);
             assert_eq!(slot.waiting as usize, queued, "1: the queue is not as long as it says");
-            assert!(slot.sharers < 2 || self.max >= slot.sharers, "5: more inside than there may be");
-            assert!(slot.stoppable as usize <= queued + 1, "4: more to stop than there are");
-            assert!(slot.id < self.next && slot.stopped <= self.next, "4: a ticket from the future");
+            assert!(slot.id < self.next_id, "2: an id from the future");
             assert!(ids.insert(slot.id), "2: two slots share an id");
+            assert!(slot.holders <= self.max, "4: more holders than there may be");
+            if let Some(head) = self.nodes.all.get(slot.queue.head as usize) {
+                let may = head.kind.shared && slot.holders != EXCLUSIVE && slot.holders < self.max;
+                assert!(!may, "4: the first in the queue could hold the key");
+            }
             listed += queued;
+            #[cfg(feature = "idle")]
+            {
+                listed += self.nodes.check_watchers(slot.watchers);
+            }
+        }
+        #[cfg(feature = "idle")]
+        {
+            listed += self.nodes.check_watchers(self.watchers);
+            assert!(
+                self.watchers == NONE || self.slots.hot.is_some() || !self.slots.map.is_empty(),
+                "5: told too late"
+            );
+            let hot = self.slots.hot.as_ref();
+            assert!(hot.is_none_or(|slot| slot.watchers == NONE), "5: the hot slot is watched");
         }
         self.nodes.check_slab(listed);
     }
@@ -29,7 +47,7 @@ impl Nodes {
         let mut count = 0;
         let (mut before, mut at) = (NONE, list.head);
         while let Some(node) = self.all.get(at as usize) {
-            assert!(node.waker.is_some(), "3: one in a list does not wait");
+            assert!(node.waker.is_some() && node.state == State::Waiting, "3: one in a list does not wait");
             assert_eq!(node.prev, before, "3: a list is not linked both ways");
             (before, at) = (at, node.next);
             count += 1;
@@ -39,17 +57,27 @@ impl Nodes {
         count
     }
 
-    /// Every node is in a list, has its turn, or is free.
+    /// The same, of the watchers of which this is the last.
+    #[cfg(feature = "idle")]
+    fn check_watchers(&self, last: u32) -> usize {
+        let mut head = last;
+        while let Some(node) = self.all.get(head as usize).filter(|node| node.prev != NONE) {
+            head = node.prev;
+        }
+        self.check_list(&List { head, tail: last })
+    }
+
+    /// Every node waits in a list, has a waker that is yet to be called, has none any more, or is free.
     fn check_slab(&self, listed: usize) {
-        let waiting = self.all.iter().filter(|node| node.waker.is_some()).count();
-        assert_eq!(waiting, listed, "3: one that waits is in no list");
+        let waiting = |node: &&super::queue::Node| node.state == State::Waiting && node.waker.is_some();
+        assert_eq!(self.all.iter().filter(waiting).count(), listed, "3: one that waits is in no list");
         let (mut free, mut at) = (0, self.free);
         while let Some(node) = self.all.get(at as usize) {
-            assert!(node.waker.is_none(), "3: a free node waits");
+            assert!(node.waker.is_none(), "3: a free node has a waker");
             free += 1;
             at = node.next;
             assert!(free <= self.all.len(), "3: a node is freed twice");
         }
-        assert_eq!(free + (self.used & !KEPT) as usize, self.all.len(), "3: a node is lost");
+        assert_eq!(free + self.used as usize, self.all.len(), "3: a node is lost");
     }
 }

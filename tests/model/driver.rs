@@ -1,6 +1,6 @@
 //! Carries a script out on the crate and on the reference, and compares.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::borrow::Borrow;
 use std::cell::Cell;
 use std::fmt::{Debug, Write as _};
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use async_mutex_lite::{
-    KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc, KeyedMutexSharedGuard,
-    KeyedMutexSharedGuardArc, Stopped, Ticket, TicketArc,
+    KeyState, KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc,
+    KeyedMutexSharedGuard, KeyedMutexSharedGuardArc, SharedTicket, SharedTicketArc, Stopped, Ticket, TicketArc,
 };
 
 use super::reference::{Id, Polled, Reference};
-use super::script::{Admit, By, End, Name, Op, Pick, Script, Spare, Start, Task};
+use super::script::{Admit, By, End, Mode, Name, Op, Pick, Script, Spare, Standing, Start, Task};
 
 /// A key that counts how many of its kind are alive.
 struct Key {
@@ -79,6 +79,7 @@ impl Borrow<Name> for Key {
 }
 
 /// All keys collide.
+#[allow(dead_code, reason = "not for every test")]
 #[derive(Default)]
 pub(crate) struct OneForAll;
 
@@ -171,6 +172,8 @@ enum Thing<'a, S> {
     Future(Pin<Box<dyn Future<Output = Output<'a, S>> + 'a>>),
     Ticket(Ticket<'a, Key, S>),
     TicketArc(TicketArc<Key, S>),
+    SharedTicket(SharedTicket<'a, Key, S>),
+    SharedTicketArc(SharedTicketArc<Key, S>),
     Held(Held<'a, S>),
 }
 
@@ -185,6 +188,12 @@ impl<'a, S> Thing<'a, S> {
             Self::Ticket(ticket) => Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::Guard))),
             Self::TicketArc(ticket) => {
                 Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::GuardArc)))
+            }
+            Self::SharedTicket(ticket) => {
+                Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::Shared)))
+            }
+            Self::SharedTicketArc(ticket) => {
+                Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::SharedArc)))
             }
             Self::Gone | Self::Held(_) => unreachable!("not pollable"),
         }
@@ -204,13 +213,27 @@ struct Driver<'a, S> {
     alive: Arc<AtomicUsize>,
     actors: Vec<Actor<'a, S>>,
     reference: Reference,
+    one_shard: bool,
     /// A task was dropped or ended when its key was no longer locked.
     late: Rc<Cell<bool>>,
-    trace: String,
+    trace: Option<String>,
 }
 
+/// Whether all keys are in one shard, whatever their hashes.
+const ONE_SHARD: bool = cfg!(any(not(feature = "std"), feature = "critical-section", loom));
+
 /// Carries out a script, then drops what is left. `Err` tells what happened, step by step.
-pub(crate) fn run<S: BuildHasher + Default>(script: &Script) -> Result<(), String> {
+pub(crate) fn run<S: BuildHasher + Default + 'static>(script: &Script) -> Result<(), String> {
+    carry_out::<S>(script, true)
+}
+
+/// The same, faster: it notes what happens only if something goes wrong.
+#[allow(dead_code, reason = "for one test")]
+pub(crate) fn run_quietly<S: BuildHasher + Default + 'static>(script: &Script) -> Result<(), String> {
+    carry_out::<S>(script, false).or_else(|_| run::<S>(script))
+}
+
+fn carry_out<S: BuildHasher + Default + 'static>(script: &Script, noting: bool) -> Result<(), String> {
     let max = script.max.number();
     let mutex = Arc::new(Mutex::<S>::with_max_shared_and_hasher(max, S::default()));
     let mut driver = Driver {
@@ -218,12 +241,13 @@ pub(crate) fn run<S: BuildHasher + Default>(script: &Script) -> Result<(), Strin
         alive: Arc::default(),
         actors: Vec::new(),
         reference: Reference::new(max),
+        one_shard: ONE_SHARD || TypeId::of::<S>() == TypeId::of::<OneForAll>(),
         late: Rc::default(),
-        trace: String::new(),
+        trace: noting.then(String::new),
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| driver.whole(script)));
     let outcome = outcome.unwrap_or_else(|_| Err("it panicked, see above".into()));
-    outcome.map_err(|difference| format!("{}\n{difference}", driver.trace))
+    outcome.map_err(|difference| format!("{}\n{difference}", driver.trace.unwrap_or_default()))
 }
 
 fn same<T: PartialEq + Debug>(what: impl FnOnce() -> String, expected: T, found: T) -> Result<(), String> {
@@ -257,7 +281,9 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
 
     /// Notes what is done. Scripts are short, so the trace is not in the way.
     fn note(&mut self, line: impl FnOnce() -> String) {
-        let _ = write!(self.trace, "\n  {}", line());
+        if let Some(trace) = &mut self.trace {
+            let _ = write!(trace, "\n  {}", line());
+        }
     }
 
     fn key(&self, name: Name) -> Key {
@@ -270,9 +296,14 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
     }
 
     fn compare(&self) -> Result<(), String> {
+        let mut visited = Vec::new();
+        self.mutex.for_each_locked(|key, now| visited.push((key.name, standing(now))));
+        visited.sort();
+        let locked = Name::ALL.into_iter().filter(|key| self.reference.is_locked(*key));
+        same(|| "for_each_locked".into(), locked.map(|key| (key, self.reference.standing(key))).collect(), visited)?;
         for key in Name::ALL {
             same(|| format!("is_locked({key:?})"), self.reference.is_locked(key), self.mutex.is_locked(&key))?;
-            same(|| format!("waiting({key:?})"), self.reference.waiting(key), self.mutex.waiting(&key))?;
+            same(|| format!("waiting({key:?})"), self.reference.standing(key).2, self.mutex.waiting(&key))?;
         }
         same(|| "len()".into(), self.reference.len(), self.mutex.len())?;
         same(|| "is_empty()".into(), self.reference.len() == 0, self.mutex.is_empty())?;
@@ -345,6 +376,8 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
             }
             Op::RunTicket(which, task) => {
                 if let Some(id) = pick(self.reference.tickets(), which) {
+                    let shares = matches!(self.actors[id].thing, Thing::SharedTicket(_) | Thing::SharedTicketArc(_));
+                    let task = Task { or_stop: task.or_stop && !shares, ..task };
                     self.note(|| format!("#{id}: ticket.run({task:?})"));
                     let name = self.reference.key_of(id).ok_or("not a ticket")?;
                     self.reference.run_ticket(id, task);
@@ -354,6 +387,8 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                         (Thing::Ticket(ticket), false) => tasked(ticket.run(body)),
                         (Thing::TicketArc(ticket), true) => tasked(ticket.run_or_stop(body)),
                         (Thing::TicketArc(ticket), false) => tasked(ticket.run(body)),
+                        (Thing::SharedTicket(ticket), _) => tasked(ticket.run(body)),
+                        (Thing::SharedTicketArc(ticket), _) => tasked(ticket.run(body)),
                         _ => return Err(format!("#{id} is not a ticket")),
                     };
                 }
@@ -417,12 +452,14 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                     By::Arc => held(mutex.lock_arc(key), Held::GuardArc),
                 });
             }
-            Start::TryLock(name, by) => {
-                let expected = self.reference.try_lock(name, false);
+            Start::TryLock(name, by, mode) => {
+                let expected = self.reference.try_lock(name, mode == Mode::Shared);
                 let key = self.key(name);
-                let found = match by {
-                    By::Ref => mutex.try_lock(key).map(Held::Guard),
-                    By::Arc => mutex.try_lock_arc(key).map(Held::GuardArc),
+                let found = match (mode, by) {
+                    (Mode::Exclusive, By::Ref) => mutex.try_lock(key).map(Held::Guard),
+                    (Mode::Exclusive, By::Arc) => mutex.try_lock_arc(key).map(Held::GuardArc),
+                    (Mode::Shared, By::Ref) => mutex.try_lock_shared(key).map(Held::Shared),
+                    (Mode::Shared, By::Arc) => mutex.try_lock_shared_arc(key).map(Held::SharedArc),
                 };
                 let got = found.is_some();
                 self.add(found.map_or(Thing::Gone, Thing::Held));
@@ -435,17 +472,6 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                     By::Ref => held(mutex.lock_shared(key), Held::Shared),
                     By::Arc => held(mutex.lock_shared_arc(key), Held::SharedArc),
                 });
-            }
-            Start::TryLockShared(name, by) => {
-                let expected = self.reference.try_lock(name, true);
-                let key = self.key(name);
-                let found = match by {
-                    By::Ref => mutex.try_lock_shared(key).map(Held::Shared),
-                    By::Arc => mutex.try_lock_shared_arc(key).map(Held::SharedArc),
-                };
-                let got = found.is_some();
-                self.add(found.map_or(Thing::Gone, Thing::Held));
-                return same(|| "try_lock_shared got a share".into(), expected, got);
             }
             Start::LockBlocking(name, _) if self.reference.is_locked(name) => {
                 self.reference.nothing();
@@ -481,7 +507,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                         })
                     }
                     By::Arc => {
-                        let lock = mutex.lock_unless_arc(key, ready);
+                        let lock = mutex.lock_arc_unless(key, ready);
                         Thing::future(async move {
                             lock.await.map_or_else(given_up, |guard| Output::Held(Held::GuardArc(guard)))
                         })
@@ -504,20 +530,26 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.actors[id].thing =
                     if task.or_stop { tasked(mutex.run_or_stop(key, body)) } else { tasked(mutex.run(key, body)) };
             }
-            Start::Ticket(name, by) => {
-                self.reference.ticket(name);
+            Start::Ticket(name, by, mode) => {
+                self.reference.ticket(name, mode == Mode::Shared);
                 let key = self.key(name);
-                self.add(match by {
-                    By::Ref => Thing::Ticket(mutex.ticket(key)),
-                    By::Arc => Thing::TicketArc(mutex.ticket_arc(key)),
+                self.add(match (mode, by) {
+                    (Mode::Exclusive, By::Ref) => Thing::Ticket(mutex.ticket(key)),
+                    (Mode::Exclusive, By::Arc) => Thing::TicketArc(mutex.ticket_arc(key)),
+                    (Mode::Shared, By::Ref) => Thing::SharedTicket(mutex.ticket_shared(key)),
+                    (Mode::Shared, By::Arc) => Thing::SharedTicketArc(mutex.ticket_shared_arc(key)),
                 });
             }
             #[cfg(feature = "idle")]
             Start::Idle(name) => {
+                // Of several shards, one cannot say what `all_idle` may miss.
+                let name = name.or((!self.one_shard).then_some(Name::A));
                 self.reference.idle(name);
-                let idle = mutex.idle(name.forever());
-                self.add(Thing::future(async {
-                    idle.await;
+                self.add(Thing::future(async move {
+                    match name {
+                        Some(name) => mutex.idle(&name).await,
+                        None => mutex.all_idle().await,
+                    }
                     Output::Idle
                 }));
             }
@@ -526,34 +558,36 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.reference.nothing();
                 self.add(Thing::Gone);
             }
-            Start::TryLockFor(name) => {
+            Start::LockBlockingFor(name) => {
                 let expected = self.reference.try_lock(name, false);
                 let key = self.key(name);
                 #[cfg(feature = "std")]
-                let found = mutex.try_lock_for(key, core::time::Duration::ZERO);
+                let found = mutex.lock_blocking_for(key, core::time::Duration::ZERO);
                 #[cfg(not(feature = "std"))] // cannot block: the nearest there is
                 let found = mutex.try_lock(key);
                 let got = found.is_some();
                 self.add(found.map_or(Thing::Gone, |guard| Thing::Held(Held::Guard(guard))));
-                return same(|| "try_lock_for got the key".into(), expected, got);
+                return same(|| "lock_blocking_for got the key".into(), expected, got);
             }
-            Start::TicketIf(name, by, admit) => return self.ticket_if(name, by, admit),
+            Start::TicketIf(name, by, mode, admit) => return self.ticket_if(name, by, mode, admit),
         }
         Ok(())
     }
 
-    fn ticket_if(&mut self, name: Name, by: By, admit: Admit) -> Result<(), String> {
-        let (mutex, ahead) = (self.mutex, self.reference.members(name));
-        let expected = self.reference.ticket_if(name, admit);
+    fn ticket_if(&mut self, name: Name, by: By, mode: Mode, admit: Admit) -> Result<(), String> {
+        let (mutex, standing_before) = (self.mutex, self.reference.standing(name));
+        let expected = self.reference.ticket_if(name, mode == Mode::Shared, admit);
         let key = self.key(name);
         let mut seen = None;
-        let decide = |ahead| {
-            seen = Some(ahead);
-            admit.limit().map_or_else(|| panic_as_planned(), |limit| ahead < limit)
+        let decide = |now| {
+            seen = Some(standing(now));
+            admit.decide(standing(now)).unwrap_or_else(|| panic_as_planned())
         };
-        let call = AssertUnwindSafe(|| match by {
-            By::Ref => mutex.ticket_if(key, decide).map(Thing::Ticket),
-            By::Arc => mutex.ticket_arc_if(key, decide).map(Thing::TicketArc),
+        let call = AssertUnwindSafe(|| match (mode, by) {
+            (Mode::Exclusive, By::Ref) => mutex.ticket_if(key, decide).map(Thing::Ticket),
+            (Mode::Exclusive, By::Arc) => mutex.ticket_arc_if(key, decide).map(Thing::TicketArc),
+            (Mode::Shared, By::Ref) => mutex.ticket_shared_if(key, decide).map(Thing::SharedTicket),
+            (Mode::Shared, By::Arc) => mutex.ticket_shared_arc_if(key, decide).map(Thing::SharedTicketArc),
         });
         let found = catch_unwind(call).unwrap_or_else(|payload| {
             unplanned(payload);
@@ -561,7 +595,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
         });
         let admitted = found.is_some();
         self.add(found.unwrap_or(Thing::Gone));
-        same(|| "how many are ahead, as told".into(), Some(ahead), seen)?;
+        same(|| "how the key stands, as told".into(), Some(standing_before), seen)?;
         same(|| "admitted".into(), expected, admitted)
     }
 
@@ -608,6 +642,10 @@ impl<S: BuildHasher> Drop for Sentinel<'_, S> {
             self.late.set(true);
         }
     }
+}
+
+fn standing(KeyState { holders, shared, waiting, .. }: KeyState) -> Standing {
+    (holders, shared, waiting)
 }
 
 fn held<'a, S, G: 'a>(future: impl Future<Output = G> + 'a, wrap: fn(G) -> Held<'a, S>) -> Thing<'a, S> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::script::{Admit, End, Name, Spare, Task};
+use super::script::{Admit, End, Name, Spare, Standing, Task};
 
 /// Whatever a script made: a future, a ticket, a guard. Numbered in the order in which they were made.
 pub(crate) type Id = usize;
@@ -21,19 +21,19 @@ pub(crate) enum Polled {
 }
 
 /// Who holds a key, shares it, or waits for it.
+#[derive(Clone, PartialEq)]
 struct Member {
     id: Id,
     /// It wants to share.
     shares: bool,
-    /// A task or a ticket that waits, or has waited and has not begun: a stop turns it away.
+    /// A job or a ticket: a stop reaches it while it waits.
     stoppable: bool,
-    stopped: bool,
     /// The waker of its last poll.
     waker: Option<Spare>,
 }
 
 /// A busy key: those who are inside, of whom there is one unless they share, and those who wait.
-#[derive(Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Busy {
     inside: Vec<Member>,
     waiting: VecDeque<Member>,
@@ -55,9 +55,11 @@ enum State {
     },
     Ticket {
         key: Name,
+        shares: bool,
     },
     Task {
         key: Name,
+        shares: bool,
         task: Task,
         /// Once it has been called: how often it still returns pending.
         running: Option<usize>,
@@ -67,21 +69,25 @@ enum State {
         shares: bool,
     },
     Guards,
-    /// Watches a key.
+    /// Watches a key, or all.
     Idle {
-        key: Name,
+        key: Option<Name>,
         /// Once it has been polled: the waker of its last poll, until it is told.
         waker: Option<Spare>,
     },
 }
 
+#[derive(Clone, PartialEq)]
 struct Actor {
     state: State,
     polled: bool,
+    /// A stop has taken it out of its queue.
+    stopped: bool,
     calls: usize,
     wakes: [usize; 2],
 }
 
+#[derive(Clone, PartialEq)]
 pub(crate) struct Reference {
     busy: BTreeMap<Name, Busy>,
     actors: Vec<Actor>,
@@ -97,20 +103,21 @@ impl Reference {
 
 /// What can be asked.
 impl Reference {
-    pub(crate) fn members(&self, key: Name) -> usize {
-        self.busy.get(&key).map_or(0, |busy| busy.inside.len() + busy.waiting.len())
+    pub(crate) fn standing(&self, key: Name) -> Standing {
+        self.busy.get(&key).map_or((0, false, 0), |busy| (busy.inside.len(), busy.inside[0].shares, busy.waiting.len()))
     }
 
     pub(crate) fn is_locked(&self, key: Name) -> bool {
-        self.members(key) > 0
-    }
-
-    pub(crate) fn waiting(&self, key: Name) -> usize {
-        self.busy.get(&key).map_or(0, |busy| busy.waiting.len())
+        self.busy.contains_key(&key)
     }
 
     pub(crate) fn len(&self) -> usize {
         self.busy.len()
+    }
+
+    #[allow(dead_code, reason = "for one test")]
+    pub(crate) fn actors(&self) -> usize {
+        self.actors.len()
     }
 
     pub(crate) fn calls(&self, id: Id) -> usize {
@@ -153,7 +160,7 @@ impl Reference {
     /// Of a ticket or a guard.
     pub(crate) fn key_of(&self, id: Id) -> Option<Name> {
         match self.actors[id].state {
-            State::Ticket { key } | State::Guard { key, .. } => Some(key),
+            State::Ticket { key, .. } | State::Guard { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -170,7 +177,7 @@ impl Reference {
 /// What can be done.
 impl Reference {
     fn add(&mut self, state: State) -> Id {
-        self.actors.push(Actor { state, polled: false, calls: 0, wakes: [0; 2] });
+        self.actors.push(Actor { state, polled: false, stopped: false, calls: 0, wakes: [0; 2] });
         self.actors.len() - 1
     }
 
@@ -191,7 +198,7 @@ impl Reference {
     }
 
     pub(crate) fn run(&mut self, key: Name, task: Task) {
-        self.add(State::Task { key, task, running: None });
+        self.add(State::Task { key, shares: false, task, running: None });
     }
 
     /// Returns whether it got the key.
@@ -207,38 +214,38 @@ impl Reference {
     }
 
     /// Returns whether it was admitted.
-    pub(crate) fn ticket_if(&mut self, key: Name, admit: Admit) -> bool {
-        let admitted = admit.limit().is_some_and(|limit| self.members(key) < limit);
+    pub(crate) fn ticket_if(&mut self, key: Name, shares: bool, admit: Admit) -> bool {
+        let admitted = admit.decide(self.standing(key)) == Some(true);
         if admitted {
-            self.ticket(key);
+            self.ticket(key, shares);
         } else {
             self.nothing();
         }
         admitted
     }
 
-    pub(crate) fn ticket(&mut self, key: Name) {
-        let id = self.add(State::Ticket { key });
-        self.join(key, id, true, false);
+    pub(crate) fn ticket(&mut self, key: Name, shares: bool) {
+        let id = self.add(State::Ticket { key, shares });
+        self.join(key, id, true, shares);
         // It has no key of its own, and it is in the queue.
         self.actors[id].polled = true;
     }
 
-    pub(crate) fn idle(&mut self, key: Name) {
+    pub(crate) fn idle(&mut self, key: Option<Name>) {
         self.add(State::Idle { key, waker: None });
     }
 
     /// It has the key, and runs the task when it is polled.
     pub(crate) fn run_guard(&mut self, id: Id, task: Task) {
         if let State::Guard { key, .. } = self.actors[id].state {
-            self.actors[id].state = State::Task { key, task, running: None };
+            self.actors[id].state = State::Task { key, shares: false, task, running: None };
             self.actors[id].polled = true; // it has no key of its own
         }
     }
 
     pub(crate) fn run_ticket(&mut self, id: Id, task: Task) {
-        if let State::Ticket { key } = self.actors[id].state {
-            self.actors[id].state = State::Task { key, task, running: None };
+        if let State::Ticket { key, shares } = self.actors[id].state {
+            self.actors[id].state = State::Task { key, shares, task, running: None };
         }
     }
 
@@ -250,15 +257,17 @@ impl Reference {
 
     /// Returns how many it stopped.
     pub(crate) fn stop(&mut self, key: Name) -> usize {
-        let mut count = 0;
-        let members = self.busy.get_mut(&key).map(|busy| busy.inside.iter_mut().chain(&mut busy.waiting));
-        for member in members.into_iter().flatten() {
-            if member.stoppable && !member.stopped {
-                member.stopped = true;
-                count += 1;
+        let Some(busy) = self.busy.get_mut(&key) else { return 0 };
+        let (stopped, waiting): (VecDeque<_>, _) = busy.waiting.drain(..).partition(|member| member.stoppable);
+        busy.waiting = waiting;
+        for member in &stopped {
+            self.actors[member.id].stopped = true;
+            if let Some(waker) = member.waker {
+                self.actors[member.id].wakes[waker as usize] += 1;
             }
         }
-        count
+        self.advance(key);
+        stopped.len()
     }
 
     pub(crate) fn stop_guard(&mut self, id: Id) {
@@ -278,7 +287,7 @@ impl Reference {
     }
 
     pub(crate) fn drop(&mut self, id: Id) {
-        if let State::Task { key, task: Task { or_stop: true, .. }, running: Some(_) } = self.actors[id].state {
+        if let State::Task { key, task: Task { or_stop: true, .. }, running: Some(_), .. } = self.actors[id].state {
             self.stop(key);
         }
         for key in Name::ALL {
@@ -288,6 +297,10 @@ impl Reference {
     }
 
     pub(crate) fn poll(&mut self, id: Id, waker: Spare) -> Polled {
+        if self.actors[id].stopped {
+            self.actors[id].state = State::Gone;
+            return Polled::Stopped;
+        }
         let polled_before = std::mem::replace(&mut self.actors[id].polled, true);
         match self.actors[id].state.clone() {
             State::Gone | State::Guard { .. } | State::Guards => unreachable!("not pollable"),
@@ -302,20 +315,17 @@ impl Reference {
                     Polled::Pending
                 }
             }
-            State::Ticket { key } => {
-                if !self.reach(key, id, true, false, waker) {
-                    Polled::Pending
-                } else if self.busy[&key].inside[0].stopped {
-                    self.drop(id);
-                    Polled::Stopped
-                } else {
-                    self.actors[id].state = State::Guard { key, shares: false };
-                    Polled::Guard
+            State::Ticket { key, shares } => {
+                if !self.reach(key, id, true, shares, waker) {
+                    return Polled::Pending;
                 }
+                self.actors[id].state = State::Guard { key, shares };
+                Polled::Guard
             }
             State::Idle { key, waker: watching } => {
                 let told = polled_before && watching.is_none();
-                if told || !polled_before && !self.is_locked(key) {
+                let free = key.map_or(self.len() == 0, |key| !self.is_locked(key));
+                if told || !polled_before && free {
                     self.actors[id].state = State::Gone;
                     Polled::Idle
                 } else {
@@ -339,14 +349,10 @@ impl Reference {
                     Polled::Guard
                 }
             }
-            State::Task { key, task, running } => {
+            State::Task { key, shares, task, running } => {
                 let mut pending = match running {
                     Some(pending) => pending,
-                    None if !self.reach(key, id, true, false, waker) => return Polled::Pending,
-                    None if self.busy[&key].inside[0].stopped => {
-                        self.drop(id);
-                        return Polled::Stopped;
-                    }
+                    None if !self.reach(key, id, true, shares, waker) => return Polled::Pending,
                     None => {
                         self.actors[id].calls += 1;
                         usize::from(task.long)
@@ -354,7 +360,7 @@ impl Reference {
                 };
                 if pending > 0 {
                     pending -= 1;
-                    self.actors[id].state = State::Task { key, task, running: Some(pending) };
+                    self.actors[id].state = State::Task { key, shares, task, running: Some(pending) };
                     return Polled::Pending;
                 }
                 if task.or_stop && task.end != End::Ok {
@@ -378,9 +384,7 @@ impl Reference {
             self.join(key, id, stoppable, shares);
         }
         let busy = self.busy.get_mut(&key).expect("it has joined");
-        if let Some(me) = busy.inside.iter_mut().find(|member| member.id == id) {
-            me.stoppable = false;
-            me.waker = None;
+        if busy.inside.iter().any(|member| member.id == id) {
             return true;
         }
         let me = busy.waiting.iter_mut().find(|member| member.id == id).expect("it has joined");
@@ -393,11 +397,10 @@ impl Reference {
         shares && busy.waiting.is_empty() && busy.inside[0].shares && busy.inside.len() < self.max
     }
 
-    /// Whoever gets the key at once has begun: it never waited.
     fn join(&mut self, key: Name, id: Id, stoppable: bool, shares: bool) {
         let at_once = self.busy.get(&key).is_none_or(|busy| self.may_join(busy, shares));
         let busy = self.busy.entry(key).or_default();
-        let member = Member { id, shares, stoppable: stoppable && !at_once, stopped: false, waker: None };
+        let member = Member { id, shares, stoppable, waker: None };
         if at_once {
             busy.inside.push(member);
         } else {
@@ -429,9 +432,10 @@ impl Reference {
         }
         if busy.inside.is_empty() {
             self.busy.remove(&key);
+            let all = self.busy.is_empty();
             for actor in &mut self.actors {
                 match &mut actor.state {
-                    State::Idle { key: watched, waker } if *watched == key => {
+                    State::Idle { key: watched, waker } if watched.map_or(all, |watched| watched == key) => {
                         if let Some(waker) = waker.take() {
                             actor.wakes[waker as usize] += 1;
                         }

@@ -62,28 +62,35 @@ vocabulary! {
     pub(crate) enum Admit {
         Never,
         IfFree,
-        IfFewerThanTwo,
-        IfFewerThanThree,
+        IfShared,
+        IfFewerThanTwoWait,
         Panic,
+    }
+
+    /// Exclusively, or together with others.
+    pub(crate) enum Mode {
+        Exclusive,
+        Shared,
     }
 
     pub(crate) enum Start {
         Lock(Name, By),
-        TryLock(Name, By),
+        TryLock(Name, By, Mode),
         /// Only done if the key is free: there is one thread.
         LockBlocking(Name, By),
         /// With no time to wait.
-        TryLockFor(Name),
+        LockBlockingFor(Name),
         LockUnless(Name, By),
         #[cfg_attr(test, proptest(weight = 3))]
         LockShared(Name, By),
-        TryLockShared(Name, By),
         LockMany([Option<Name>; 3], By),
         #[cfg_attr(test, proptest(weight = 3))]
         Run(Name, Task),
-        Ticket(Name, By),
-        Idle(Name),
-        TicketIf(Name, By, Admit),
+        #[cfg_attr(test, proptest(weight = 3))]
+        Ticket(Name, By, Mode),
+        /// Of one key, or of all.
+        Idle(Option<Name>),
+        TicketIf(Name, By, Mode, Admit),
     }
 
     pub(crate) enum Op {
@@ -125,20 +132,19 @@ impl Max {
 
 impl Name {
     pub(crate) const ALL: [Self; 3] = [Self::A, Self::B, Self::C];
-
-    pub(crate) fn forever(self) -> &'static Self {
-        &Self::ALL[self as usize]
-    }
 }
 
+/// How a key stands: how many hold it, whether they share it, how many wait.
+pub(crate) type Standing = (usize, bool, usize);
+
 impl Admit {
-    /// The limit below which it admits; `None`: it panics.
-    pub(crate) fn limit(self) -> Option<usize> {
+    /// Whether it admits; `None`: it panics.
+    pub(crate) fn decide(self, (holders, shared, waiting): Standing) -> Option<bool> {
         match self {
-            Self::Never => Some(0),
-            Self::IfFree => Some(1),
-            Self::IfFewerThanTwo => Some(2),
-            Self::IfFewerThanThree => Some(3),
+            Self::Never => Some(false),
+            Self::IfFree => Some(holders == 0),
+            Self::IfShared => Some(shared),
+            Self::IfFewerThanTwoWait => Some(waiting < 2),
             Self::Panic => None,
         }
     }

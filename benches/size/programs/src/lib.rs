@@ -47,6 +47,7 @@ pub fn everything<K: Hash + Ord + Clone>(mutex: &Arc<KeyedMutex<K>>, key: K) -> 
         poll(mutex.lock_many([key.clone(), key.clone()])),
         poll(mutex.lock_many_arc([key.clone(), key.clone()])),
         poll(mutex.lock_unless(key.clone(), async { 1 })),
+        poll(mutex.lock_arc_unless(key.clone(), async { 1 })),
         poll(mutex.lock_shared(key.clone())),
         poll(mutex.lock_shared_arc(key.clone())),
         mutex.try_lock_shared(key.clone()).is_some(),
@@ -56,12 +57,19 @@ pub fn everything<K: Hash + Ord + Clone>(mutex: &Arc<KeyedMutex<K>>, key: K) -> 
         poll(mutex.run_or_stop(key.clone(), async || Err::<(), _>(1))),
         poll(mutex.ticket(key.clone())),
         poll(mutex.ticket_arc(key.clone())),
-        mutex.ticket_if(key.clone(), |ahead| ahead < 2).is_some(),
-        mutex.ticket_arc_if(key.clone(), |ahead| ahead < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
+        mutex.ticket_if(key.clone(), |now| now.waiting < 2).is_some(),
+        mutex.ticket_arc_if(key.clone(), |now| now.waiting < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
+        poll(mutex.ticket_shared(key.clone())),
+        poll(mutex.ticket_shared_arc(key.clone())),
+        mutex.ticket_shared_if(key.clone(), |now| now.waiting < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
+        mutex.ticket_shared_arc_if(key.clone(), |now| now.waiting < 2).is_some(),
+        mutex.try_lock(key.clone()).map(|guard| guard.stop()).is_some(),
         mutex.is_locked(&key),
         mutex.is_empty(),
     ];
-    mutex.stop(&key) + mutex.waiting(&key) + done.into_iter().filter(|&done| done).count()
+    let mut locked = 0;
+    mutex.for_each_locked(|_, now| locked += now.holders);
+    locked + mutex.stop_all() + mutex.stop(&key) + mutex.waiting(&key) + done.into_iter().filter(|&done| done).count()
 }
 
 fn poll<T>(future: impl Future<Output = T>) -> bool {

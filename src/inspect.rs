@@ -1,0 +1,150 @@
+//! Seeing what is locked, and making room.
+
+use core::borrow::Borrow;
+use core::hash::{BuildHasher, Hash};
+
+use crate::mutex::KeyedMutex;
+use crate::table::KeyState;
+
+impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
+    /// Returns `true` if the key is locked, exclusively or shared, or has been granted to a waiter.
+    ///
+    /// The answer may be stale by the time you see it. To act on it, use [`try_lock`](Self::try_lock).
+    #[must_use]
+    pub fn is_locked<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.state(key).holders > 0
+    }
+
+    /// Returns how many wait for the key: its holders do not count, nor does a waiter that has been granted it.
+    ///
+    /// The answer may be stale by the time you see it. To bound the queue, use [`ticket_if`](Self::ticket_if).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// let mutex = KeyedMutex::new();
+    /// let (holder, waiter) = (mutex.ticket("alice"), mutex.ticket("alice"));
+    /// assert_eq!(mutex.waiting("alice"), 1);
+    /// # drop((holder, waiter));
+    /// ```
+    #[must_use]
+    #[doc(alias("queue_len", "waiters"))]
+    pub fn waiting<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        self.state(key).waiting
+    }
+
+    fn state<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> KeyState
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hash(key);
+        self.shards.of(hash).with(|shard| {
+            let slot = shard.slots.find(hash, &mut |slot| slot.key.borrow() == key);
+            slot.map_or(KeyState::FREE, |slot| slot.state())
+        })
+    }
+}
+
+impl<K, S> KeyedMutex<K, S> {
+    /// Visits every locked key, shard after shard, each under its lock, and tells how it stands.
+    ///
+    /// No key is visited twice. What is seen is exact if no other thread locks or unlocks meanwhile; otherwise it is true of each
+    /// shard at the moment when that is visited. `visit` runs under the lock of a shard: it must be short, must not use the mutex,
+    /// and must not drop a value that does. A panic in it propagates, and changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = KeyedMutex::new();
+    /// let (alice, bob) = (mutex.lock("alice").await, mutex.lock_shared("bob").await);
+    /// let queued = mutex.ticket("alice");
+    ///
+    /// let mut busiest = Vec::new();
+    /// mutex.for_each_locked(|key, now| busiest.push((now.waiting, *key)));
+    /// busiest.sort();
+    /// assert_eq!(busiest, [(0, "bob"), (1, "alice")]);
+    /// # drop((alice, bob, queued));
+    /// # });
+    /// ```
+    #[doc(alias("query", "keys", "iter", "metrics"))]
+    pub fn for_each_locked(&self, mut visit: impl FnMut(&K, KeyState)) {
+        for shard in self.shards.made() {
+            shard.with(|shard| shard.slots.iter_mut().for_each(|slot| visit(&slot.key, slot.state())));
+        }
+    }
+
+    /// Returns the number of locked keys.
+    ///
+    /// It is exact if no other thread locks or unlocks meanwhile.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.made().iter().map(|shard| shard.with(|shard| shard.slots.len())).sum()
+    }
+
+    /// Returns `true` if no key is locked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and as many waiters. The
+    /// mutex never shrinks below it.
+    ///
+    /// Where there is one shard (without `std`, or with `critical-section`), so many keys and waiters allocate nothing from then on,
+    /// however often they come and go, and the table never moves, not even in an interrupt. (Now and then its entries are
+    /// rehashed in place.)
+    ///
+    /// With `std` each shard gets room for twice its part. A shard to which the hashes bring more may still allocate: that
+    /// is unlikely if there are sixty keys or more to a shard, and likely if there are few. All waiters of one key are in
+    /// one shard.
+    ///
+    /// A key takes two to five entries of the table, since tables come in powers of two, and there must be room for twice as
+    /// many; an entry is a `K` and some 32 bytes. A waiter takes 32 bytes (20 where pointers have 32 bits). In shards it is
+    /// twice that. From then on, memory that more waiters have taken is not given back, nor, where there is one shard, memory
+    /// that more keys have taken.
+    ///
+    /// # Panics
+    ///
+    /// If more is asked for than can be addressed. If there is not so much memory, the allocator's error handler runs. Nothing
+    /// that is locked or waits is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// static SENSORS: KeyedMutex<u8> = KeyedMutex::new();
+    ///
+    /// // Early in main, before interrupts are enabled.
+    /// SENSORS.reserve(16);
+    /// ```
+    #[doc(alias("capacity", "with_capacity", "preallocate"))]
+    pub fn reserve(&self, keys: usize) {
+        let part = match self.shards.all().len() {
+            1 => keys,
+            shards => keys.div_ceil(shards) * 2,
+        };
+        for shard in self.shards.all() {
+            shard.with(|shard| {
+                shard.slots.reserve(part);
+                shard.nodes.reserve(part);
+            });
+        }
+    }
+
+    /// Returns the hasher of the keys.
+    pub const fn hasher(&self) -> &S {
+        &self.hasher
+    }
+}

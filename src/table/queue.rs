@@ -1,0 +1,204 @@
+//! The waiters of a shard: a slab of nodes, and the lists that run through it.
+//!
+//! A waiter keeps the index of its node, and alone gives it up. A node is **waiting**, in a list, with the waker of its
+//! waiter's last poll; or it has been **granted** what it waits for, or **stopped**, and is in no list. Several nodes that are
+//! granted or stopped at once form a **batch** until their wakers have been called: a chain whose start is known to the
+//! thread that calls them, and to nobody else. Their waiters may be polled or dropped meanwhile. Such a node is **abandoned**:
+//! it stays in its batch, and is freed when its turn comes there.
+
+use alloc::vec::Vec;
+use core::mem;
+use core::task::Waker;
+
+/// No node: the end of a list, or of a batch.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// In place of the index of a node: the claim is granted.
+pub(crate) const GRANTED: u32 = u32::MAX;
+
+/// The same: the claim was stopped.
+pub(crate) const STOPPED: u32 = u32::MAX - 1;
+
+/// A slab of at most this many nodes is kept when nobody waits, so that a few waiters that come and go do not allocate.
+const KEPT_NODES: usize = 64;
+
+/// What is claimed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// The key together with others, not exclusively.
+    pub(crate) shared: bool,
+    /// A stop ends the wait.
+    pub(crate) stoppable: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Waiting,
+    Granted,
+    Stopped,
+    Abandoned,
+}
+
+pub(crate) struct Node {
+    /// There is one in each node of a list or of a batch, and in no other.
+    pub(crate) waker: Option<Waker>,
+    pub(crate) prev: u32,
+    /// The next node: of the list, of the batch, or of those that are free.
+    pub(crate) next: u32,
+    pub(crate) state: State,
+    pub(crate) kind: Kind,
+}
+
+/// A queue, and a batch: of which only the `next` links are used.
+pub(crate) struct List {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+}
+
+impl List {
+    pub(crate) const EMPTY: Self = Self { head: NONE, tail: NONE };
+}
+
+/// The nodes of a shard.
+pub(crate) struct Nodes {
+    pub(crate) all: Vec<Node>,
+    /// The first free one.
+    pub(crate) free: u32,
+    pub(crate) used: u32,
+    /// Whether room was reserved, which is never given back.
+    kept: bool,
+}
+
+impl Nodes {
+    pub(crate) const EMPTY: Self = Self { all: Vec::new(), free: NONE, used: 0, kept: false };
+
+    #[inline]
+    pub(crate) fn node(&mut self, index: u32) -> &mut Node {
+        self.all.get_mut(index as usize).expect("a node in use is in the slab")
+    }
+
+    pub(crate) fn reserve(&mut self, waiters: usize) {
+        self.all.reserve(waiters.saturating_sub(self.all.len()));
+        self.kept = true;
+    }
+
+    /// Puts a node at the end of a list. If there is no memory for it, nothing has changed.
+    pub(crate) fn append(&mut self, list: &mut List, kind: Kind, waker: Waker) -> u32 {
+        let index = self.free;
+        if index == NONE {
+            return self.grow(list, kind, waker);
+        }
+        let last = mem::replace(&mut list.tail, index);
+        match last {
+            NONE => list.head = index,
+            last => self.node(last).next = index,
+        }
+        let node = self.node(index);
+        let next_free = mem::replace(&mut node.next, NONE);
+        (node.prev, node.state, node.kind) = (last, State::Waiting, kind);
+        mem::forget(node.waker.replace(waker)); // it had none
+        self.free = next_free;
+        self.used += 1;
+        index
+    }
+
+    /// The same, if no node is free: apart, which spares the other path a dozen instructions.
+    #[cold]
+    fn grow(&mut self, list: &mut List, kind: Kind, waker: Waker) -> u32 {
+        let index = u32::try_from(self.all.len()).ok().filter(|&index| index < STOPPED).expect("too many waiters");
+        self.all.push(Node { waker: None, prev: NONE, next: NONE, state: State::Waiting, kind });
+        self.free = index;
+        self.append(list, kind, waker)
+    }
+
+    /// Takes a node out of its list, and its waker, to be called or dropped outside the lock.
+    #[inline]
+    pub(crate) fn unlink(&mut self, list: &mut List, index: u32, state: State) -> Waker {
+        let free = self.free; // where its link has to lead if it is put back
+        let node = self.node(index);
+        let (prev, next) = (node.prev, mem::replace(&mut node.next, free));
+        node.state = state;
+        let waker = node.waker.take().expect("a node in a list has a waker");
+        match prev {
+            NONE => list.head = next,
+            prev => self.node(prev).next = next,
+        }
+        match next {
+            NONE => list.tail = prev,
+            next => self.node(next).prev = prev,
+        }
+        waker
+    }
+
+    /// Moves a node from its list to the end of a batch.
+    pub(crate) fn chain(&mut self, list: &mut List, batch: &mut List, index: u32, state: State) {
+        let waker = self.unlink(list, index, state);
+        let node = self.node(index);
+        node.next = NONE;
+        mem::forget(node.waker.replace(waker)); // it had none
+        match mem::replace(&mut batch.tail, index) {
+            NONE => batch.head = index,
+            last => self.node(last).next = index,
+        }
+    }
+
+    /// Takes the first waker out of a batch, and says whether it is to be called, or only dropped.
+    pub(crate) fn unchain(&mut self, batch: &mut u32) -> Option<(Waker, bool)> {
+        let index = *batch;
+        let node = self.all.get_mut(index as usize)?; // none: the end
+        *batch = node.next;
+        let (waker, waits) = (node.waker.take(), node.state != State::Abandoned);
+        if !waits {
+            self.free(index);
+        }
+        Some((waker.expect("a node in a batch has a waker"), waits))
+    }
+
+    /// The waker of a waiter that still waits. If it does not, it gives up its node, and keeps what `Err` has in its place.
+    #[inline]
+    pub(crate) fn waiting(&mut self, index: u32) -> Result<&mut Waker, u32> {
+        let end = match self.node(index).state {
+            State::Waiting => return Ok(self.node(index).waker.as_mut().expect("a node in a list has a waker")),
+            State::Stopped => STOPPED,
+            _ => GRANTED,
+        };
+        self.abandon(index);
+        Err(end)
+    }
+
+    /// Gives up a node that is in no list. If it is in a batch, whoever wakes that frees it.
+    #[inline]
+    pub(crate) fn abandon(&mut self, index: u32) {
+        let node = self.node(index);
+        match node.waker {
+            None => self.free(index),
+            Some(_) => node.state = State::Abandoned,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn free(&mut self, index: u32) {
+        let free = self.free;
+        self.node(index).next = free;
+        self.put_back(index);
+    }
+
+    /// Frees a node whose link is set.
+    #[inline]
+    pub(crate) fn put_back(&mut self, index: u32) {
+        self.free = index;
+        self.used -= 1;
+        if self.used == 0 && self.all.len() > KEPT_NODES {
+            self.shrink();
+        }
+    }
+
+    /// Gives back a large slab that nobody uses. (To drop the nodes would be a loop, though none has a waker.)
+    #[cold]
+    fn shrink(&mut self) {
+        if !self.kept {
+            self.free = NONE;
+            mem::take(&mut self.all).into_iter().for_each(mem::forget);
+        }
+    }
+}

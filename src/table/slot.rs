@@ -1,0 +1,101 @@
+//! One locked key: who holds it, who waits for it, and who goes in next.
+
+use super::queue::{Kind, List, NONE, Node, Nodes, State};
+
+/// In place of a number of holders: one, exclusively.
+pub(crate) const EXCLUSIVE: u32 = 0;
+
+/// How a key stands at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyState {
+    /// The number of its holders: 0 if it is free, 1 if it is locked exclusively. A waiter that has been granted the key
+    /// counts as a holder, polled since or not.
+    pub holders: usize,
+    /// `true` if it is locked shared.
+    pub shared: bool,
+    /// The number of its waiters.
+    pub waiting: usize,
+}
+
+impl KeyState {
+    pub(crate) const FREE: Self = Self { holders: 0, shared: false, waiting: 0 };
+}
+
+/// A locked key.
+pub(crate) struct Slot<K> {
+    pub(crate) key: K,
+    pub(crate) hash: u32,
+    /// How many hold the key, polled since it was granted or not; or [`EXCLUSIVE`].
+    pub(crate) holders: u32,
+    /// No other slot of the shard ever has the same.
+    pub(crate) id: u64,
+    pub(crate) queue: List,
+    /// How many are in the queue.
+    pub(crate) waiting: u32,
+    /// The last of its watchers: see [`watch`](super::watch).
+    #[cfg(feature = "idle")]
+    pub(crate) watchers: u32,
+}
+
+impl<K> Slot<K> {
+    pub(crate) fn new(hash: u32, id: u64, key: K, holders: u32) -> Self {
+        Self {
+            key,
+            hash,
+            holders,
+            id,
+            queue: List::EMPTY,
+            waiting: 0,
+            #[cfg(feature = "idle")]
+            watchers: NONE,
+        }
+    }
+
+    pub(crate) fn state(&self) -> KeyState {
+        let shared = self.holders != EXCLUSIVE;
+        KeyState { holders: self.holders.max(1) as usize, shared, waiting: self.waiting as usize }
+    }
+
+    /// One holder less. Returns whether it was the last one.
+    pub(crate) fn unlock(&mut self) -> bool {
+        let free = self.holders <= 1;
+        self.holders = self.holders.saturating_sub(1);
+        free
+    }
+
+    /// Whether one more may hold a key that is held.
+    pub(crate) fn has_room(&self, kind: Kind, max: u32) -> bool {
+        kind.shared && (1..max).contains(&self.holders)
+    }
+
+    /// Grants the key to the first waiters in the queue, as far as they can hold it. Returns whether it is still free.
+    pub(crate) fn admit(&mut self, nodes: &mut Nodes, max: u32, mut free: bool, batch: &mut List) -> bool {
+        while self.queue.head != NONE {
+            let next = self.queue.head;
+            let kind = nodes.node(next).kind;
+            if !free && !self.has_room(kind, max) {
+                break;
+            }
+            free = false;
+            self.holders = if kind.shared { self.holders + 1 } else { EXCLUSIVE };
+            self.waiting -= 1;
+            nodes.chain(&mut self.queue, batch, next, State::Granted);
+        }
+        free
+    }
+
+    /// Takes the waiters that a stop reaches out of the queue, and returns how many.
+    pub(crate) fn stop(&mut self, nodes: &mut Nodes, batch: &mut List) -> usize {
+        let (before, mut at) = (self.waiting, self.queue.head);
+        while at != NONE {
+            let Node { kind, next, .. } = *nodes.node(at);
+            if kind.stoppable {
+                self.waiting -= 1;
+                nodes.chain(&mut self.queue, batch, at, State::Stopped);
+            }
+            at = next;
+        }
+        (before - self.waiting) as usize
+    }
+}

@@ -1,0 +1,141 @@
+//! The locked keys of a shard, a slot for each: one beside the map, the others in it.
+//!
+//! The `hot` slot has the newest key. Most keys are unlocked before the same shard sees another, and never
+//! touch the map; when one does come, the older moves there. Each slot keeps its hash, so that growing
+//! and shrinking never call a user's `Hash`.
+
+use core::mem;
+
+use hashbrown::hash_table::{HashTable, OccupiedEntry};
+
+use super::slot::Slot;
+
+/// Where there is `std`, and no critical section is to be kept short, there is room for code that saves time: a hot slot, a map
+/// that shrinks before it is empty, and a short cut to a free key.
+pub(crate) const ROOMY: bool = cfg!(all(feature = "std", not(feature = "critical-section")));
+
+/// A map of at most this many buckets is kept, so that a few keys coming and going do not allocate.
+const KEPT_BUCKETS: usize = 16;
+
+/// A larger one shrinks when fewer than one bucket in this many is in use.
+const SPARSE: usize = 8;
+
+/// hashbrown uses both ends of 64 bits where there are 64, else of the lower 32.
+fn wide(hash: u32) -> u64 {
+    let low = u64::from(hash);
+    if cfg!(target_pointer_width = "64") { low << 32 | low } else { low }
+}
+
+pub(crate) struct Slots<K> {
+    pub(crate) hot: Option<Slot<K>>,
+    pub(crate) map: HashTable<Slot<K>>,
+    /// So many buckets are never given back, as they were reserved.
+    kept: usize,
+}
+
+impl<K> Slots<K> {
+    pub(crate) const EMPTY: Self = Self { hot: None, map: HashTable::new(), kept: 0 };
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<K>> {
+        self.hot.iter_mut().chain(&mut self.map)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.hot.is_some()) + self.map.len()
+    }
+
+    /// Finds a slot by its hash and what `is` says of it. `is` may be a user's `Eq`, and may panic:
+    /// nothing has changed then. It is `dyn` so that there is one copy of this for each key type.
+    pub(crate) fn find(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
+        if ROOMY && self.hot.as_ref().is_some_and(|slot| slot.hash == hash && is(slot)) {
+            return self.hot.as_mut();
+        }
+        if ROOMY && self.map.is_empty() {
+            return None;
+        }
+        self.entry(hash, is).map(OccupiedEntry::into_mut)
+    }
+
+    fn entry(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<OccupiedEntry<'_, Slot<K>>> {
+        self.map.find_entry(wide(hash), |slot| slot.hash == hash && is(slot)).ok()
+    }
+
+    /// The slot of a claim, which has one.
+    pub(crate) fn of(&mut self, hash: u32, id: u64) -> &mut Slot<K> {
+        self.find(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot")
+    }
+
+    /// Adds a slot for a key that has none.
+    pub(crate) fn insert(&mut self, hash: u32, id: u64, key: K, holders: u32) {
+        match &mut self.hot {
+            Some(_) if ROOMY => self.spill(Slot::new(hash, id, key, holders)),
+            None if ROOMY => self.hot = Some(Slot::new(hash, id, key, holders)),
+            _ => {
+                self.map.insert_unique(wide(hash), Slot::new(hash, id, key, holders), |slot| wide(slot.hash));
+            }
+        }
+    }
+
+    /// Makes the newer slot the hot one, and moves the older to the map: a key that is held for long goes
+    /// there once, and is out of the way of those that come and go. Room is made first, so that running out of
+    /// memory loses nothing.
+    #[inline(never)]
+    fn spill(&mut self, newer: Slot<K>) {
+        self.cool();
+        self.hot = Some(newer);
+    }
+
+    /// Moves the hot slot, if there is one, to the map. Room is made first, so that running out of memory loses nothing.
+    pub(crate) fn cool(&mut self) {
+        self.map.reserve(usize::from(self.hot.is_some()), |slot| wide(slot.hash));
+        if let Some(slot) = self.hot.take() {
+            self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
+        }
+    }
+
+    /// Takes a slot if it is the hot one.
+    pub(crate) fn take_hot(&mut self, is: impl FnOnce(&Slot<K>) -> bool) -> Option<Slot<K>> {
+        if ROOMY { self.hot.take_if(|slot| is(slot)) } else { None }
+    }
+
+    /// Takes the slot of a claim.
+    pub(crate) fn take(&mut self, hash: u32, id: u64) -> Slot<K> {
+        if let Some(slot) = self.take_hot(|slot| slot.id == id) {
+            return slot;
+        }
+        let entry = self.entry(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot");
+        let (slot, _) = entry.remove();
+        self.shrink();
+        slot
+    }
+
+    /// Makes room for so many keys, and keeps it: twice as much, since a map that is more than half full grows when
+    /// tombstones have filled the rest. A small machine gives nothing back from then on.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        let room = keys.saturating_mul(2);
+        self.map.reserve(room.saturating_sub(self.map.len()), |slot| wide(slot.hash));
+        self.kept = if ROOMY { self.kept.max((room / 7 * 8 + 8).next_power_of_two()) } else { usize::MAX };
+    }
+
+    /// Gives memory back after a burst, down to twice what is needed or what was reserved, so that the next move is
+    /// as many insertions or removals away as this one costs. If there is no memory for the smaller
+    /// map, the larger one stays: unlocking never fails.
+    fn shrink(&mut self) {
+        let (len, buckets) = (self.map.len(), self.map.num_buckets());
+        let dense = if ROOMY { len * SPARSE > buckets } else { len > 0 };
+        if dense || buckets <= KEPT_BUCKETS || buckets <= self.kept {
+            return;
+        }
+        if !ROOMY {
+            self.map = HashTable::new();
+            return;
+        }
+        let mut smaller = HashTable::new();
+        let room = (2 * len).max(self.kept / 8 * 7);
+        if smaller.try_reserve(room, |slot: &Slot<K>| wide(slot.hash)).is_ok() {
+            for slot in mem::replace(&mut self.map, smaller) {
+                self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Several wakers, or guards, one after another, whatever each of them does.
+
+use core::mem;
+#[cfg(feature = "std")]
+use {core::panic::AssertUnwindSafe, std::panic::catch_unwind};
+
+/// Calls `act` with each item. If it panics, the others follow while that panic unwinds: with `std`, further panics are
+/// caught and dropped; without, a second one aborts the program.
+pub(crate) fn each<T>(next: &mut dyn FnMut() -> Option<T>, act: fn(T)) {
+    struct Rest<'a, T>(&'a mut dyn FnMut() -> Option<T>, fn(T));
+
+    impl<T> Drop for Rest<'_, T> {
+        fn drop(&mut self) {
+            while let Some(item) = (self.0)() {
+                #[cfg(not(feature = "std"))]
+                (self.1)(item);
+                #[cfg(feature = "std")]
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.1)(item))) {
+                    mem::forget(catch_unwind(AssertUnwindSafe(|| drop(payload)))); // it may panic, too
+                }
+            }
+        }
+    }
+
+    while let Some(item) = next() {
+        let rest = Rest(next, act);
+        act(item);
+        mem::forget(rest);
+    }
+}

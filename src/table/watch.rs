@@ -1,0 +1,100 @@
+//! Watchers: nodes that wait for a key, or for all keys of a shard, to be unlocked, and not to lock it.
+//!
+//! They are told under the lock under which the slot goes, so that no such moment is missed, however short. A slot and a
+//! shard know their last watcher, which leads to the others: so keys that nobody watches pay nothing.
+
+use core::future::poll_fn;
+use core::mem;
+use core::ptr;
+use core::task::{Poll, Waker};
+
+use super::queue::{GRANTED, Kind, List, NONE, State};
+use super::shard::{Locked, Place, Shard};
+use super::shards::Shards;
+use super::slots::Slots;
+
+/// In place of the id of a slot: all keys of the shard.
+const ALL: u64 = u64::MAX;
+
+/// Takes a watcher that is dropped out of its shard.
+struct Watch<'a, K> {
+    shard: &'a Locked<K>,
+    place: Place,
+}
+
+impl<K> Drop for Watch<'_, K> {
+    fn drop(&mut self) {
+        if self.place.node != GRANTED {
+            drop(self.shard.with(|shard| shard.unwatch(self.place)));
+        }
+    }
+}
+
+impl<K> Locked<K> {
+    /// Waits until the slot that `find` finds has gone; not at all if there is none.
+    pub(crate) async fn watch(&self, hash: u32, find: impl FnOnce(&mut Slots<K>) -> Option<u64>) {
+        let watch = {
+            let mut waker = Some(poll_fn(|context| Poll::Ready(context.waker().clone())).await);
+            self.with(|shard| {
+                let id = find(&mut shard.slots)?;
+                Some(shard.watch(hash, id, waker.take()?))
+            })
+        };
+        if let Some(place) = watch {
+            let mut watch = Watch { shard: self, place };
+            poll_fn(|context| self.poll(&mut watch.place, context.waker())).await;
+        }
+    }
+}
+
+impl<K> Shard<K> {
+    fn watch(&mut self, hash: u32, id: u64, waker: Waker) -> Place {
+        self.release = Some(Self::release);
+        self.slots.cool(); // the short way of unlocking looks for no watchers of the hot slot
+        let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
+        let mut list = List { head: NONE, tail: *last };
+        let node = self.nodes.append(&mut list, Kind { shared: false, stoppable: false }, waker);
+        *last = list.tail;
+        Place { hash, node, id }
+    }
+
+    /// Takes a watcher out, and returns its waker, if that is not on its way to be called.
+    fn unwatch(&mut self, Place { hash, node, id }: Place) -> Option<Waker> {
+        self.nodes.waiting(node).ok()?;
+        let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
+        let mut list = List { head: NONE, tail: *last };
+        let own = self.nodes.unlink(&mut list, node, State::Abandoned);
+        *last = list.tail;
+        self.nodes.put_back(node);
+        Some(own)
+    }
+}
+
+impl<K> Shards<K> {
+    /// Waits until all keys are unlocked.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let locked = self.made().iter().find(|shard| shard.with(|shard| shard.slots.len() > 0));
+            // Of the other shards, if they are empty: how many slots they have ever had.
+            let others = || -> Option<u64> {
+                let others = self.made().iter().filter(|shard| !locked.is_some_and(|locked| ptr::eq(*shard, locked)));
+                others.map(|shard| shard.with(|shard| (shard.slots.len() == 0).then_some(shard.next_id))).sum()
+            };
+            let before = others();
+            if let Some(shard) = locked {
+                shard.watch(0, |slots| (slots.len() > 0).then_some(ALL)).await;
+            }
+            // The others were empty before this one was, and are, and had no slot in between: so all were, at that moment.
+            if before.is_some() && before == others() {
+                return;
+            }
+            // Looks again when the executor has had a look at other tasks.
+            let mut yielded = false;
+            poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+    }
+}
