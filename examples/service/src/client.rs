@@ -1,4 +1,4 @@
-//! A client as plain as can be: one request, on a connection of its own.
+//! A minimal HTTP client: one request for each connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +15,10 @@ pub struct Answer {
     pub after: Duration,
 }
 
-/// A request that is under way.
+/// A request that has been sent.
 pub struct Sent {
-    pub path: String,
+    /// Its method and path.
+    pub request: String,
     answer: JoinHandle<io::Result<Answer>>,
 }
 
@@ -26,24 +27,24 @@ impl Sent {
         self.answer.await.expect("a client does not panic")
     }
 
-    /// The client leaves: its connection is closed when this returns.
-    pub async fn leave(self) {
+    /// The client disconnects: its connection is closed when this returns.
+    pub async fn disconnect(self) {
         self.answer.abort();
-        assert!(self.answer.await.is_err(), "it left before the answer");
+        assert!(self.answer.await.is_err(), "it disconnected before the answer");
     }
 }
 
-pub fn post(address: SocketAddr, path: &str) -> Sent {
-    let request = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+pub fn send(address: SocketAddr, request: String) -> Sent {
+    let whole = format!("{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     let answer = tokio::spawn(async move {
         let sent = Instant::now();
         let mut connection = TcpStream::connect(address).await?;
-        connection.write_all(request.as_bytes()).await?;
+        connection.write_all(whole.as_bytes()).await?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await?;
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         let (status, (_, text)) = status.zip(answer.split_once("\r\n\r\n")).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Answer { status, text: text.into(), after: sent.elapsed() })
     });
-    Sent { path: path.into(), answer }
+    Sent { request, answer }
 }

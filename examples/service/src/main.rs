@@ -1,6 +1,7 @@
-//! A shop on axum and tokio that keeps requests apart by order and by wallet, and clients who give it trouble.
+//! A shop on axum and tokio that handles one request at a time for each order and for each wallet, and clients that give it
+//! trouble.
 //!
-//! `cargo run` shows what happened to whom. The service is `src/shop.rs`; the rest is there to try it.
+//! `cargo run` shows what happens to each request. The service is `src/shop.rs`; the rest is there to try it.
 
 use std::io;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use scenes::{FUNDS, Row, Town};
 use shop::AT_MOST_WAITING;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Of more rows alike than this, one after another, the first and the last are shown.
+/// Of more consecutive rows with the same status than this, only the first and the last are shown.
 const ALIKE: usize = 3;
 
 #[tokio::main]
@@ -28,18 +29,22 @@ async fn main() -> io::Result<ExitCode> {
     println!("Each wallet has {FUNDS} at first. The bank and the carrier answer when all of a scene have come.");
 
     show(
-        "An order that comes three times is shipped once; one whose client leaves is shipped, too.",
+        "An order that is sent three times is shipped once; one whose client disconnects is shipped, too.",
         &town.orders().await?,
     );
-    show("A charge that is declined stops those behind it, and none that comes later.", &town.declined().await?);
-    show("Clients leave, one at work and one who waits. It stops nobody.", &town.leavers().await?);
-    show(&format!("More come than the {AT_MOST_WAITING} who may wait."), &town.crowd().await?);
+    show("A charge that is declined stops the charges queued behind it, and no later one.", &town.declined().await?);
+    show(
+        "Clients disconnect, one whose charge runs and one whose charge waits. No other is stopped.",
+        &town.leavers().await?,
+    );
+    show(&format!("More requests arrive than the {AT_MOST_WAITING} that may wait."), &town.crowd().await?);
+    show("GET /busy lists the wallets with the longest queues.", &town.busy().await?);
     let seconds = PATIENCE.as_secs();
     show(
-        &format!("The bank hangs. Nobody waits longer than {seconds} s; what is at work goes on."),
+        &format!("The bank hangs. No request waits longer than {seconds} s for its wallet; what runs goes on."),
         &town.slow().await?,
     );
-    show("The shop closes. What is at work is done; all others are turned away.", &town.close().await?);
+    show("The shop closes. The queued are told at once; what runs is finished.", &town.close().await?);
 
     let books = shop.books();
     let sound = books.is_sound(FUNDS) && shop.orders.is_empty() && shop.wallets.is_empty();
@@ -65,8 +70,8 @@ fn show(title: &str, rows: &[Row]) {
     }
 }
 
-fn show_row(Row { path, status, text, after }: &Row) {
-    let status = status.map_or("left".into(), |status| status.to_string());
+fn show_row(Row { request, status, text, after }: &Row) {
+    let status = status.map_or("gone".into(), |status| status.to_string());
     let after = after.map_or(String::new(), |after| format!("{} ms", after.as_millis()));
-    println!("  POST {path:<19} {status:>4} {after:>8}  {text}");
+    println!("  {request:<24} {status:>4} {after:>8}  {}", text.replace('\n', "; "));
 }

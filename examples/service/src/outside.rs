@@ -1,4 +1,4 @@
-//! What is not ours, and slow: the bank, and the carrier. Here they answer at once, unless they are told to hang.
+//! The services that the shop calls: banks, and a carrier. Here they answer at once, unless they are told to hang.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 pub struct Outside(watch::Sender<HashSet<&'static str>>);
 
 impl Outside {
-    /// Asks the carrier, or the bank of a wallet, and waits for the answer.
+    /// Calls the carrier, or the bank of a wallet, and waits for the answer.
     pub async fn ask(&self, whom: &str) {
         let mut hanging = self.0.subscribe();
         hanging.wait_for(|hanging| !hanging.contains(whom)).await.expect("the shop owns the sender");

@@ -1,4 +1,4 @@
-//! What clients do to the shop. The order of events is made by waiting for the state of the shop, never by time.
+//! What clients do to the shop. Events are put in order by waiting for a state of the shop, never by time.
 
 use std::hash::Hash;
 use std::io;
@@ -15,11 +15,11 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
-use crate::client::{Sent, post};
+use crate::client::{Sent, send};
 use crate::shop::{self, AT_MOST_WAITING, Shop};
 
-/// A minute is for ever: what has not come by then is a mistake.
-pub const FOR_EVER: Duration = Duration::from_secs(60);
+/// What has not happened after a minute never will.
+pub const FOREVER: Duration = Duration::from_secs(60);
 const WALLETS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 /// What there is in each wallet at first.
 pub const FUNDS: u64 = 1_000;
@@ -28,16 +28,16 @@ pub const FUNDS: u64 = 1_000;
 pub struct Town {
     pub shop: Arc<Shop>,
     pub address: SocketAddr,
-    /// How many handlers are at work.
+    /// How many handlers are running.
     handlers: Arc<AtomicUsize>,
     terminate: oneshot::Sender<()>,
     served: JoinHandle<io::Result<()>>,
 }
 
-/// What happened to whom.
+/// What happened to a request.
 pub struct Row {
-    pub path: String,
-    /// `None`: the client left.
+    pub request: String,
+    /// `None`: the client disconnected.
     pub status: Option<u16>,
     pub text: String,
     pub after: Option<Duration>,
@@ -67,10 +67,14 @@ impl Town {
     }
 
     pub fn post(&self, path: &str) -> Sent {
-        post(self.address, path)
+        send(self.address, format!("POST {path}"))
     }
 
-    /// Sends a request, and waits until it has its key or waits for it.
+    pub fn get(&self, path: &str) -> Sent {
+        send(self.address, format!("GET {path}"))
+    }
+
+    /// Sends a request, and waits until it holds its key or waits for it.
     async fn queue<K: Eq + Hash>(&self, path: &str, mutex: &KeyedMutex<K>, key: K) -> Sent {
         let queued = || usize::from(mutex.is_locked(&key)) + mutex.waiting(&key);
         let before = queued();
@@ -87,32 +91,32 @@ impl Town {
         self.queue(&format!("/orders/{order}"), &self.shop.orders, order).await
     }
 
-    /// The client leaves, and the shop has noticed.
-    async fn leave(&self, sent: Sent) -> String {
+    /// The client disconnects, and the shop has noticed.
+    async fn disconnect(&self, sent: Sent) -> String {
         let before = self.handlers.load(Ordering::SeqCst);
-        let path = sent.path.clone();
-        sent.leave().await;
+        let request = sent.request.clone();
+        sent.disconnect().await;
         until(|| self.handlers.load(Ordering::SeqCst) < before).await;
-        path
+        request
     }
 
     fn is_charged(&self, wallet: &str, cents: u64) -> bool {
         self.shop.books().charges.contains(&(wallet.into(), cents))
     }
 
-    /// An order comes three times at once. Another one's client leaves, and asks again later.
+    /// An order is sent three times at once. The client of another one disconnects, and sends it again later.
     pub async fn orders(&self) -> io::Result<Vec<Row>> {
         self.shop.outside.hang("carrier");
         let mut sent = Vec::new();
         for _ in 0..3 {
             sent.push(self.order(7).await);
         }
-        let leaves = self.order(8).await;
-        let left = self.leave(leaves).await;
+        let order = self.order(8).await;
+        let gone = self.disconnect(order).await;
         self.shop.outside.answer("carrier");
         let mut rows = answers(sent).await?;
         self.shop.orders.idle(&8).await;
-        rows.push(left_row(left, self.shop.books().parcels.contains_key(&8)));
+        rows.push(gone_row(gone, self.shop.books().parcels.contains_key(&8)));
         rows.push(row(self.post("/orders/8")).await?);
         Ok(rows)
     }
@@ -130,36 +134,53 @@ impl Town {
         Ok(rows)
     }
 
-    /// Clients leave, one whose charge is at work, and one whose charge waits.
+    /// Clients disconnect, one whose charge runs, and one whose charge waits.
     pub async fn leavers(&self) -> io::Result<Vec<Row>> {
         self.shop.outside.hang("bob");
-        let at_work = self.charge("bob", 100).await;
+        let running = self.charge("bob", 100).await;
         let stays = self.charge("bob", 200).await;
         let waits = self.charge("bob", 400).await;
         let stays_too = self.charge("bob", 50).await;
-        let waits = self.leave(waits).await;
-        let at_work = self.leave(at_work).await;
+        let waits = self.disconnect(waits).await;
+        let running = self.disconnect(running).await;
         self.shop.outside.answer("bob");
         let (stays, stays_too) = (row(stays).await?, row(stays_too).await?);
-        let at_work = left_row(at_work, self.is_charged("bob", 100));
-        let waits = left_row(waits, self.is_charged("bob", 400));
-        Ok(vec![at_work, stays, waits, stays_too])
+        let running = gone_row(running, self.is_charged("bob", 100));
+        let waits = gone_row(waits, self.is_charged("bob", 400));
+        Ok(vec![running, stays, waits, stays_too])
     }
 
-    /// More come than may wait.
+    /// More requests arrive than may wait.
     pub async fn crowd(&self) -> io::Result<Vec<Row>> {
         self.shop.outside.hang("carol");
         let mut sent = Vec::new();
         for cents in 1..=1 + AT_MOST_WAITING as u64 {
             sent.push(self.charge("carol", cents).await);
         }
-        let mut turned_away = Vec::new();
+        let mut refused = Vec::new();
         for cents in 1..=4 {
-            turned_away.push(row(self.post(&format!("/wallets/carol/{}", 100 + cents))).await?);
+            refused.push(row(self.post(&format!("/wallets/carol/{}", 100 + cents))).await?);
         }
         self.shop.outside.answer("carol");
         let mut rows = answers(sent).await?;
-        rows.append(&mut turned_away);
+        rows.append(&mut refused);
+        Ok(rows)
+    }
+
+    /// Two wallets have queues, one a longer one.
+    pub async fn busy(&self) -> io::Result<Vec<Row>> {
+        let mut sent = Vec::new();
+        for wallet in ["alice", "bob"] {
+            self.shop.outside.hang(wallet);
+        }
+        for wallet in ["bob", "alice", "bob", "bob"] {
+            sent.push(self.charge(wallet, 10).await);
+        }
+        let mut rows = vec![row(self.get("/busy")).await?];
+        for wallet in ["alice", "bob"] {
+            self.shop.outside.answer(wallet);
+        }
+        rows.append(&mut answers(sent).await?);
         Ok(rows)
     }
 
@@ -173,43 +194,42 @@ impl Town {
         Ok(vec![first, second, row(self.post("/wallets/dave/300")).await?])
     }
 
-    /// The shop closes while some are at work, one without its client, some wait, and one still comes.
+    /// The shop closes while two requests run, one of them without its client, two wait, and one still arrives.
     pub async fn close(self) -> io::Result<Vec<Row>> {
         for who in ["erin", "carrier"] {
             self.shop.outside.hang(who);
         }
-        let mut sent = Vec::new();
-        for cents in [100, 200, 300] {
-            sent.push(self.charge("erin", cents).await);
-        }
-        let leaves = self.order(9).await;
-        let left = self.leave(leaves).await;
+        let running = self.charge("erin", 100).await;
+        let queued = vec![self.charge("erin", 200).await, self.charge("erin", 300).await];
+        let order = self.order(9).await;
+        let gone = self.disconnect(order).await;
 
         let Self { shop, address, served, terminate, .. } = self;
         terminate.send(()).expect("the shop is open");
         until(|| shop.is_closing()).await;
+        let mut rows = answers(queued).await?; // while the bank still hangs
         shop.outside.answer("erin");
-        let mut rows = answers(sent).await?;
-        // An order without a client is all that keeps the shop open.
-        rows.push(row(post(address, "/wallets/erin/400")).await?);
+        rows.push(row(running).await?);
+        // Only an order without a client keeps the shop open now.
+        rows.push(row(send(address, "POST /wallets/erin/400".into())).await?);
         shop.outside.answer("carrier");
         served.await.expect("the server does not panic")?;
-        rows.push(left_row(left, shop.books().parcels.contains_key(&9)));
-        assert!(post(address, "/orders/10").answer().await.is_err(), "nobody listens any more");
+        rows.push(gone_row(gone, shop.books().parcels.contains_key(&9)));
+        assert!(send(address, "POST /orders/10".into()).answer().await.is_err(), "the port is closed");
         Ok(rows)
     }
 }
 
 async fn row(sent: Sent) -> io::Result<Row> {
-    let path = sent.path.clone();
-    let answer = timeout(FOR_EVER, sent.answer()).await??;
-    Ok(Row { path, status: Some(answer.status), text: answer.text, after: Some(answer.after) })
+    let request = sent.request.clone();
+    let answer = timeout(FOREVER, sent.answer()).await??;
+    Ok(Row { request, status: Some(answer.status), text: answer.text, after: Some(answer.after) })
 }
 
-/// What became of the request of a client who left.
-fn left_row(path: String, carried_out: bool) -> Row {
-    let text = if carried_out { "it was at work, and done all the same" } else { "it was waiting, and never done" };
-    Row { path, status: None, text: text.into(), after: None }
+/// What became of the request of a client that disconnected.
+fn gone_row(request: String, carried_out: bool) -> Row {
+    let text = if carried_out { "it ran, and was finished" } else { "it waited, and was never run" };
+    Row { request, status: None, text: text.into(), after: None }
 }
 
 async fn answers(sent: Vec<Sent>) -> io::Result<Vec<Row>> {
@@ -227,10 +247,10 @@ async fn until(state: impl Fn() -> bool) {
             yield_now().await;
         }
     };
-    timeout(FOR_EVER, reached).await.expect("the shop gets there");
+    timeout(FOREVER, reached).await.expect("the shop gets there");
 }
 
-/// One who is in a handler, until dropped.
+/// Counts a handler as running, until dropped.
 struct Inside(Arc<AtomicUsize>);
 
 impl Inside {

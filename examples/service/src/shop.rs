@@ -1,16 +1,18 @@
 //! A shop that ships orders and charges wallets: one request at a time for each order, and for each wallet.
 //!
-//! A request waits for its turn in its handler, and is then carried out by a task of its own. So a client who
-//! leaves gives up a place in the queue, but cuts off no work that has begun: half a charge would be worse than
-//! either, and would stop those queued behind it.
+//! A request waits for its key in its handler, and is then carried out by a task of its own. So a client that
+//! disconnects gives up its place in the queue, but interrupts no work that has begun: half a charge would be worse than
+//! either, and would stop the charges queued behind it.
 //!
 //! | status | what happened |
 //! | --- | --- |
-//! | 201, 200 | carried out; that order was shipped before |
+//! | 201, 200 | carried out; that order had been shipped before |
 //! | 402 | the charge was declined |
 //! | 424 | the charge waited behind one that was declined |
 //! | 429 | too many were waiting already |
-//! | 503 | it had waited too long; the shop was closing |
+//! | 503 | it waited too long, or the shop is closing |
+//!
+//! `GET /busy` lists the wallets with the longest queues.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -19,24 +21,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc, Stopped};
+use async_mutex_lite::{KeyState, KeyedMutex, KeyedMutexGuardArc, Stopped};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Router, serve};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::outside::Outside;
 
-/// How many wait for one key, besides the one that has it.
+/// How many requests may wait for a key, besides its holder.
 pub const AT_MOST_WAITING: usize = 20;
+/// How many wallets `GET /busy` lists.
+pub const BUSIEST: usize = 10;
 
 pub struct Shop {
     pub orders: Arc<KeyedMutex<u64>>,
     pub wallets: Arc<KeyedMutex<String>>,
-    /// The longest that a request waits for its turn. What it takes after that is its own affair.
+    /// The longest that a request waits for its key. It limits the wait only, not the work after that.
     pub patience: Duration,
     pub outside: Outside,
     closing: AtomicBool,
@@ -49,12 +53,12 @@ pub struct Books {
     pub balances: HashMap<String, u64>,
     /// The parcel in which an order was shipped.
     pub parcels: HashMap<u64, usize>,
-    /// Each charge, in the order in which they were made.
+    /// All charges, in the order in which they were made.
     pub charges: Vec<(String, u64)>,
 }
 
 impl Books {
-    /// Whether nobody has lost money, and no order shares its parcel, if this was in each wallet at first.
+    /// Whether no money was lost, if this was in each wallet at first, and no two orders are in one parcel.
     pub fn is_sound(&self, funds: u64) -> bool {
         let spent = |wallet: &str| -> u64 {
             let charges = self.charges.iter().filter(|(whose, _)| whose == wallet);
@@ -89,18 +93,18 @@ impl Shop {
     }
 
     pub fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect("nobody panics with the books open")
+        self.books.lock().expect("no panic while the books are locked")
     }
 
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// Waits for the turn of a request, unless it is turned away.
-    async fn turn<K: Eq + Hash>(&self, mutex: &Arc<KeyedMutex<K>>, key: K) -> Result<KeyedMutexGuardArc<K>, Refusal> {
-        // Nobody comes between `admit` and the place in the queue, `stop_all` neither: whoever does not see here
-        // that the shop is closing is in the queue when `close` stops it.
-        let admit = |ahead| ahead <= AT_MOST_WAITING && !self.is_closing();
+    /// Waits until the request holds its key, unless it is refused.
+    async fn lock<K: Eq + Hash>(&self, mutex: &Arc<KeyedMutex<K>>, key: K) -> Result<KeyedMutexGuardArc<K>, Refusal> {
+        // `admit` and taking the place are one step: a request that does not see here that the shop is closing is in the
+        // queue when `close` stops it.
+        let admit = |now: KeyState| now.waiting < AT_MOST_WAITING && !self.is_closing();
         let refused = || if self.is_closing() { Refusal::Closing } else { Refusal::Crowded };
         let ticket = mutex.ticket_arc_if(key, admit).ok_or_else(refused)?;
         match timeout(self.patience, ticket).await {
@@ -124,7 +128,7 @@ impl Shop {
 
     async fn withdraw(&self, wallet: String, cents: u64) -> Answer {
         let balance = self.books().balances.get(&wallet).copied().unwrap_or(0);
-        self.outside.ask(&wallet).await; // the bank; nobody else charges this wallet meanwhile
+        self.outside.ask(&wallet).await; // its bank; no other charge of this wallet runs meanwhile
         let Some(left) = balance.checked_sub(cents) else { return Err(Refusal::Declined { left: balance }) };
         let mut books = self.books();
         books.balances.insert(wallet.clone(), left);
@@ -132,7 +136,17 @@ impl Shop {
         Ok((StatusCode::CREATED, format!("paid, {left} left")))
     }
 
-    /// Turns away who waits and who comes, and waits until all that has begun is done, also if its client has left.
+    /// The wallets with the longest queues, the longest first.
+    fn busiest(&self) -> Vec<(String, KeyState)> {
+        let mut wallets = Vec::new();
+        self.wallets.for_each_locked(|wallet, now| wallets.push((wallet.clone(), now)));
+        wallets.sort_by(|(one, now), (other, then)| then.waiting.cmp(&now.waiting).then_with(|| one.cmp(other)));
+        wallets.truncate(BUSIEST);
+        wallets
+    }
+
+    /// Refuses what is queued, at once, and what arrives from now on; and waits until all that has begun is done, also if its
+    /// client has disconnected.
     async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.orders.stop_all();
@@ -143,7 +157,7 @@ impl Shop {
 }
 
 async fn order(State(shop): State<Arc<Shop>>, Path(order): Path<u64>) -> Answer {
-    let guard = shop.turn(&shop.orders, order).await?;
+    let guard = shop.lock(&shop.orders, order).await?;
     let work = async move {
         let _guard = guard;
         shop.ship(order).await
@@ -152,15 +166,21 @@ async fn order(State(shop): State<Arc<Shop>>, Path(order): Path<u64>) -> Answer 
 }
 
 async fn charge(State(shop): State<Arc<Shop>>, Path((wallet, cents)): Path<(String, u64)>) -> Answer {
-    let guard = shop.turn(&shop.wallets, wallet.clone()).await?;
+    let guard = shop.lock(&shop.wallets, wallet.clone()).await?;
     let work = guard.run_or_stop(async move || shop.withdraw(wallet, cents).await);
     tokio::spawn(work).await.expect("charging does not panic")
+}
+
+async fn busy(State(shop): State<Arc<Shop>>) -> String {
+    let lines = shop.busiest().into_iter().map(|(wallet, now)| format!("{wallet}: {} waiting", now.waiting));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 pub fn routes(shop: Arc<Shop>) -> Router {
     Router::new()
         .route("/orders/{order}", post(order))
         .route("/wallets/{wallet}/{cents}", post(charge))
+        .route("/busy", get(busy))
         .with_state(shop)
 }
 
@@ -182,10 +202,10 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, text) = match self {
             Self::Declined { left } => (StatusCode::PAYMENT_REQUIRED, format!("declined, {left} left")),
-            Self::BehindDeclined => (StatusCode::FAILED_DEPENDENCY, "turned away: one before it was declined".into()),
-            Self::Crowded => (StatusCode::TOO_MANY_REQUESTS, "turned away: too many wait".into()),
-            Self::TooLong => (StatusCode::SERVICE_UNAVAILABLE, "turned away: it waited too long".into()),
-            Self::Closing => (StatusCode::SERVICE_UNAVAILABLE, "turned away: the shop is closing".into()),
+            Self::BehindDeclined => (StatusCode::FAILED_DEPENDENCY, "refused: a charge before it was declined".into()),
+            Self::Crowded => (StatusCode::TOO_MANY_REQUESTS, "refused: too many are waiting".into()),
+            Self::TooLong => (StatusCode::SERVICE_UNAVAILABLE, "refused: it waited too long".into()),
+            Self::Closing => (StatusCode::SERVICE_UNAVAILABLE, "refused: the shop is closing".into()),
         };
         (status, text).into_response()
     }
