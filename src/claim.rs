@@ -10,6 +10,8 @@ use core::task::{Context, Poll, Waker, ready};
 use crate::table::{GRANTED, KeyState, Kind, Locked, Place, ROOMY, STOPPED};
 
 /// What a guard or a ticket keeps of its mutex: enough to reach the shard of its key.
+///
+/// It is implemented by [`Borrowed`](crate::Borrowed) and by `Arc<KeyedMutex<K, S>>`, and cannot be implemented elsewhere.
 pub trait Handle {
     /// The key of the mutex.
     type Key;
