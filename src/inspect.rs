@@ -101,9 +101,9 @@ impl<K, S> KeyedMutex<K, S> {
     /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and as many waiters. The
     /// mutex never shrinks below it.
     ///
-    /// Where there is one shard (without `std`, or with `critical-section`), so many keys and waiters allocate nothing from then on,
-    /// however often they come and go, and the table never moves, not even in an interrupt. (Now and then its entries are
-    /// rehashed in place.)
+    /// Where there is one shard (without `std`, or with `critical-section`), up to `keys` keys and waiters allocate nothing from
+    /// then on, however often they come and go, and the table never moves, not even in an interrupt. (Now and then its entries
+    /// are rehashed in place.)
     ///
     /// With `std` each shard gets room for twice its part. A shard to which the hashes bring more may still allocate: that
     /// is unlikely if there are sixty keys or more to a shard, and likely if there are few. All waiters of one key are in

@@ -41,8 +41,8 @@ use crate::table::{Locked, Shards};
 ///
 /// Each key has one FIFO queue for all its waiters: futures, tickets and blocking threads, exclusive and shared. A future takes
 /// its place at its first poll, a [`ticket`](Self::ticket) by the call. An unlock *hands the key over* to the first waiter:
-/// from that moment the key is its own (*granted*), though it has not been polled since. So nobody can barge in, not even
-/// [`try_lock`](Self::try_lock). An unlock calls one waker, that of the waiter's last poll (or those of all shared waiters that
+/// from that moment the waiter has been *granted* the key, though it has not been polled since. So no newcomer can barge in, not
+/// even by [`try_lock`](Self::try_lock). An unlock calls one waker, that of the waiter's last poll (or those of all shared waiters that
 /// can now hold the key together, and of pending [`idle`](Self::idle)s).
 ///
 /// A waiter that has been granted the key blocks the waiters behind it until it is polled or dropped, as a guard does.
@@ -51,22 +51,22 @@ use crate::table::{Locked, Shards};
 ///
 /// # Sharing
 ///
-/// [`lock_shared`](Self::lock_shared) locks a key together with other shared holders: any number of them, or at most as many as
-/// [`with_max_shared`](KeyedMutex::with_max_shared) allows.
+/// [`lock_shared`](Self::lock_shared) locks a key together with other shared holders: any number of them, or at most `n` if the
+/// mutex was made by [`with_max_shared(n)`](KeyedMutex::with_max_shared).
 ///
 /// # Stopping
 ///
-/// A *stop* ends the wait of those who would act on an outdated assumption: because something before them failed, or because
-/// the program shuts down. [`stop`](Self::stop), [`stop_all`](Self::stop_all), the [`stop`](crate::Guard::stop) of a guard, and
-/// a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is dropped midway, take those it reaches out of the queue
-/// at once, and wake them in FIFO order. They hold no one up any more; at their next poll they return
-/// [`Stopped`](crate::Stopped).
+/// A *stop* ends the wait of jobs that should not run any more: because a job before them failed, or because the program shuts
+/// down. [`stop`](Self::stop), [`stop_all`](Self::stop_all), the [`stop`](crate::Guard::stop) of a guard, and
+/// a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is dropped midway, take the waiters that it reaches out of the
+/// queue at once, and wake them in FIFO order. At their next poll they return [`Stopped`](crate::Stopped); until then, they
+/// block no other waiter, and are not counted. Those behind them that can now hold the key are granted it.
 ///
 /// | a stop reaches, if they are waiting at that moment | it does not reach |
 /// | --- | --- |
 /// | [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) | the holder, also one that was granted the key and has not been polled since |
 /// | tickets, exclusive and shared, awaited or not | [`lock`](Self::lock), [`lock_shared`](Self::lock_shared), [`lock_many`](Self::lock_many), [`lock_unless`](Self::lock_unless), and blocking threads |
-/// | | whoever comes later, a retry for example |
+/// | | callers that come later, a retry for example |
 ///
 /// # Cancel safety
 ///

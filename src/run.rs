@@ -128,8 +128,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// Every [`run`](Self::run), [`run_or_stop`](Self::run_or_stop) and ticket that waits for the key leaves its queue now, is
     /// woken, in FIFO order, and returns [`Stopped`] at its next poll. Plain locks, and callers that come later, are not
-    /// stopped: see [what a stop reaches](Self#stopping). The number is exact: that many will return `Stopped`, unless they are
-    /// dropped first.
+    /// stopped: see [what a stop reaches](Self#stopping). The number is exact: it counts those that left the queue, each of which returns `Stopped`
+    /// unless it is dropped first.
     ///
     /// It walks along the queue once, under the lock of a shard, without allocating; the wakers are called after that.
     ///

@@ -11,8 +11,8 @@ use crate::table::Shards;
 
 /// Holds a key of a borrowed [`KeyedMutex`] shared. Dropping it gives the share back.
 ///
-/// Other shared holders may hold the key at the same time, at most as many as
-/// [`with_max_shared`](KeyedMutex::with_max_shared) allows, and no exclusive holder. When the last of them is dropped, the
+/// Other shared holders may hold the key at the same time, up to the limit of
+/// [`with_max_shared`](KeyedMutex::with_max_shared), and no exclusive holder. When the last of them is dropped, the
 /// key is handed over to the first waiter, or its entry is removed. Otherwise it behaves like
 /// [`KeyedMutexGuard`](crate::KeyedMutexGuard).
 ///
@@ -64,8 +64,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key shared, together with other shared holders, waiting for it if necessary.
     ///
     /// Shared and exclusive waiters wait in one FIFO queue. Shared waiters that are next to each other in it are granted the key
-    /// together, at most as many as [`with_max_shared`](KeyedMutex::with_max_shared) allows. Nobody barges in: a shared lock
-    /// waits behind an exclusive waiter, even if it could share with the present holders. So neither kind can starve the other.
+    /// together, up to the limit of [`with_max_shared`](KeyedMutex::with_max_shared). A shared lock does not barge in: it waits
+    /// behind an exclusive waiter, even if it could share the key with its present holders. So neither kind can starve the other.
     ///
     /// # Deadlocks
     ///

@@ -3,9 +3,9 @@
 //!
 //! | features | a shard is guarded by | an interrupt handler may |
 //! | --- | --- | --- |
-//! | `critical-section` (with or without `std`) | a critical section | lock, unlock and ask |
+//! | `critical-section` (with or without `std`) | a critical section | lock, unlock, query, and drop guards |
 //! | `std` | the standard library's mutex | not applicable |
-//! | neither | a spin lock | not touch the mutex: it could spin for ever on what it interrupted |
+//! | neither | a spin lock | not touch the mutex: it could spin forever on what it interrupted |
 //!
 //! A lock is entered with a closure, because a critical section has no guard to hand out. None of them is poisoned by
 //! a panic: the only user code that runs inside is `Eq`, `Borrow` and an admission closure, before anything has changed.

@@ -23,7 +23,7 @@
 //! | being removed | no slot any more; its `K` is with the thread that unlocked it | that thread: to drop it, outside the lock |
 //!
 //! A waiter that is stopped leaves the queue in the same way as one that is granted the key, and keeps its node until it is
-//! polled or dropped: it holds nothing and holds nobody up.
+//! polled or dropped: it holds nothing, and blocks no other waiter.
 //!
 //! # Invariants
 //!
@@ -32,8 +32,8 @@
 //! 2. A key has at most one slot, and no two slots of a shard ever share an id: looking for a slot and making it are one critical
 //!    section. *Kept by* `Shard::claim`; *checked by* `Shard::check`, `tests/model.rs`, loom.
 //! 3. A node waits in one list and has a waker; or it is granted, stopped or abandoned, in no list, and has a waker if it is in
-//!    a batch; or it is free. Its waiter alone gives it up, and frees it, unless it is in a batch: then whoever
-//!    wakes that does. *Kept by* [`Nodes`](queue::Nodes); *checked by* `Shard::check`, `tests/cancel.rs`, `tests/wakers.rs`.
+//!    a batch; or it is free. Its waiter alone gives it up, and frees it, unless it is in a batch: then the
+//!    thread that wakes the batch does. *Kept by* [`Nodes`](queue::Nodes); *checked by* `Shard::check`, `tests/cancel.rs`, `tests/wakers.rs`.
 //! 4. At most `max` share a key, and the first in a queue could not hold the key together with its holders: every way out
 //!    of a key or of its queue looks at the head again. *Kept by* `Slot::admit`, which alone grants a key that is shared;
 //!    *checked by* `Shard::check`, `tests/shared.rs`, `tests/model.rs`.
@@ -53,8 +53,8 @@
 //! # Why no wake-up is lost
 //!
 //! A node has a waker from the moment it is in a list, and that of the last poll from then on. Taking it out of the list,
-//! granted or stopped, is one step under the lock; whoever takes that step has its waker, or the batch with it, and
-//! calls it. So a waiter that finds itself waiting has left a waker that will be called, and one whose waker has been
+//! granted or stopped, is one step under the lock; the thread that takes that step has its waker, or the batch with
+//! it, and calls it. So a waiter that finds itself waiting has left a waker that will be called, and one whose waker has been
 //! called finds what it was called for. A batch is known to one thread alone, which goes on to its end even if a waker panics
 //! ([`each`]), so that a waker that blocks delays no other batch. A waker that is replaced must be cloned, which
 //! is the user's code: the poll leaves the lock, clones, and looks again ([`Locked::poll`]).
@@ -79,7 +79,7 @@
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the map is warm. A wait: three more
 //! (join, unlock, poll), and 32 bytes of the slab (20 where pointers are half as long). All are O(1) in the number of waiters.
 //! The map is at most eight times as large as needed, or 16 buckets, a shard; where there is one shard it stays as large as it
-//! was until it is empty. The slab is given back when nobody waits and it has more than 64 nodes. What is O(n) is listed in the
+//! was until it is empty. The slab is given back when it is unused and has more than 64 nodes. What is O(n) is listed in the
 //! documentation of `KeyedMutex`.
 //!
 //! # Roads not taken
@@ -100,7 +100,7 @@
 //!   cloned before it is known to be needed; or, if a node waits with a waker that does nothing until it has another, each
 //!   wait takes 33 instructions more, and a program that only locks 250 bytes.
 //! - *One way to unlock, in place of a short one for programs that neither share nor watch.* They would take 370 bytes of
-//!   WASM more, and a hand-over 130 instructions. So the other way is found by a pointer that only those who need it leave behind.
+//!   WASM more, and a hand-over 130 instructions. So the other way is found by a pointer, which shared locks and watchers leave behind.
 //! - *One list in each shard for all that is yet to be woken, in place of batches.* A waker that blocks, or an executor that runs
 //!   tasks inside `wake`, then delays, or nests, the wake-ups of all keys in the shard.
 //! - *Wakers collected in a `Vec`.* It allocates, under the lock, where unlocking must not fail.

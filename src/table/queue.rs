@@ -3,7 +3,7 @@
 //! A waiter keeps the index of its node, and alone gives it up. A node is **waiting**, in a list, with the waker of its
 //! waiter's last poll; or it has been **granted** what it waits for, or **stopped**, and is in no list. Several nodes that are
 //! granted or stopped at once form a **batch** until their wakers have been called: a chain whose start is known to the
-//! thread that calls them, and to nobody else. Their waiters may be polled or dropped meanwhile. Such a node is **abandoned**:
+//! thread that calls them, and to no other. Their waiters may be polled or dropped meanwhile. Such a node is **abandoned**:
 //! it stays in its batch, and is freed when its turn comes there.
 
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ pub(crate) const GRANTED: u32 = u32::MAX;
 /// The same: the claim was stopped.
 pub(crate) const STOPPED: u32 = u32::MAX - 1;
 
-/// A slab of at most this many nodes is kept when nobody waits, so that a few waiters that come and go do not allocate.
+/// A slab of at most this many nodes is kept when it is unused, so that a few waiters that come and go do not allocate.
 const KEPT_NODES: usize = 64;
 
 /// What is claimed.
@@ -166,7 +166,7 @@ impl Nodes {
         Err(end)
     }
 
-    /// Gives up a node that is in no list. If it is in a batch, whoever wakes that frees it.
+    /// Gives up a node that is in no list. If it is in a batch, the thread that wakes the batch frees it.
     #[inline]
     pub(crate) fn abandon(&mut self, index: u32) {
         let node = self.node(index);
@@ -193,7 +193,7 @@ impl Nodes {
         }
     }
 
-    /// Gives back a large slab that nobody uses. (To drop the nodes would be a loop, though none has a waker.)
+    /// Gives back a large slab that is unused. (To drop the nodes would be a loop, though none has a waker.)
     #[cold]
     fn shrink(&mut self) {
         if !self.kept {

@@ -47,8 +47,8 @@ pub(crate) struct Shard<K> {
     /// The last of those that watch for the shard to be empty.
     #[cfg(feature = "idle")]
     pub(crate) watchers: u32,
-    /// What giving up a claim means where keys are shared or watched. A program that does neither does not link it: whoever
-    /// does leaves it here.
+    /// What giving up a claim means where keys are shared or watched. A program that does neither does not link it: the
+    /// calls that do leave it here.
     pub(crate) release: Option<fn(&mut Self, Place) -> Left<K>>,
 }
 
@@ -105,7 +105,7 @@ impl<K> Shard<K> {
         Some(place)
     }
 
-    /// Gives up a claim. The short way is for a key that nobody waits for.
+    /// Gives up a claim. The short way is for a key without waiters.
     #[inline]
     pub(crate) fn give_up(&mut self, place: Place) -> Left<K> {
         if place.node != GRANTED {
@@ -161,7 +161,8 @@ impl<K> Shard<K> {
         })
     }
 
-    /// Changes how a key stands. `work` says whether nobody holds it then: whatever it does, those go in after it who may.
+    /// Changes how a key stands. `work` returns whether the key has no holder then. After it, the waiters that can hold the key are
+    /// granted it.
     pub(crate) fn change(&mut self, Place { hash, id, .. }: Place, work: &mut Work<'_, K>) -> Left<K> {
         let (slot, mut batch) = (self.slots.of(hash, id), List::EMPTY);
         let free = work(slot, &mut self.nodes, &mut batch);
@@ -218,7 +219,7 @@ impl<K> Shard<K> {
 
 /// With `std`, on cache lines of its own, two of them: processors fetch them in pairs.
 #[cfg_attr(all(feature = "std", not(feature = "critical-section")), repr(align(128)))]
-#[allow(missing_debug_implementations, reason = "nobody outside can name it")]
+#[allow(missing_debug_implementations, reason = "it cannot be named outside")]
 pub struct Locked<K>(pub(crate) Lock<Shard<K>>);
 
 impl<K> Locked<K> {

@@ -29,7 +29,7 @@ fn wide(hash: u32) -> u64 {
 pub(crate) struct Slots<K> {
     pub(crate) hot: Option<Slot<K>>,
     pub(crate) map: HashTable<Slot<K>>,
-    /// So many buckets are never given back, as they were reserved.
+    /// A map of this many buckets or fewer is never given back, as they were reserved.
     kept: usize,
 }
 
@@ -109,7 +109,7 @@ impl<K> Slots<K> {
         slot
     }
 
-    /// Makes room for so many keys, and keeps it: twice as much, since a map that is more than half full grows when
+    /// Makes room for this many keys, and keeps it: twice as much, since a map that is more than half full grows when
     /// tombstones have filled the rest. A small machine gives nothing back from then on.
     pub(crate) fn reserve(&mut self, keys: usize) {
         let room = keys.saturating_mul(2);

@@ -1,7 +1,7 @@
 //! Watchers: nodes that wait for a key, or for all keys of a shard, to be unlocked, and not to lock it.
 //!
 //! They are told under the lock under which the slot goes, so that no such moment is missed, however short. A slot and a
-//! shard know their last watcher, which leads to the others: so keys that nobody watches pay nothing.
+//! shard know their last watcher, which leads to the others: so keys that are not watched pay nothing.
 
 use core::future::poll_fn;
 use core::mem;
