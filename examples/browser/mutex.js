@@ -9,8 +9,7 @@ export function createMutex() {
   const mutex = (key, task, options) => keyed.run(key, task, options)
   return Object.assign(mutex, {
     stop: (key) => keyed.stop(key),
-    waiting: (key) => keyed.waiting(key),
-    size: () => keyed.size,
+    locked: () => keyed.locked(),
   })
 }
 

@@ -2,7 +2,7 @@ import { createMutex, mutex } from "./mutex.js"
 
 const $ = (selector, parent = document) => parent.querySelector(selector)
 const pause = (ms) => new Promise((done) => setTimeout(done, ms))
-// Plays once, when first seen, for whoever has not asked for less motion.
+// Plays once, when first seen, unless the reader has asked for less motion.
 const playOnceSeen = (element, play) => {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return
   const eye = new IntersectionObserver((sightings) => {
@@ -31,7 +31,7 @@ class Lane {
     this.key = key
     this.element = element(`
       <div class="lane" data-key="${key}" style="--hue: ${hue}" data-most="0" data-done="0" data-failed="0" data-stopped="0">
-        <b>${key}</b>
+        <b>${key}<small></small></b>
         <div class="slot"></div>
         <div class="queue"></div>
         <div class="buttons">
@@ -73,7 +73,7 @@ class Lane {
     const outcome = await lock(this.key, work, { onError: fails ? "stop" : "continue" }).catch(() => "failed")
 
     task.end = performance.now()
-    task.state = outcome ?? "stopped" // a task that was turned away never began
+    task.state = outcome ?? "stopped" // a task that was stopped never began
     this.element.dataset[task.state]++
     if (outcome) return chip.remove()
     chip.dataset.state = "stopped"
@@ -129,8 +129,13 @@ playOnceSeen($("#lanes"), () => {
 })
 
 function frame(now) {
-  for (const lane of Object.values(lanes)) lane.draw(now)
-  $("#busy").value = lock.size()
+  const locked = lock.locked()
+  for (const [key, lane] of Object.entries(lanes)) {
+    const state = locked.find((state) => state.key === key)
+    $("small", lane.element).textContent = state ? `locked, ${state.waiting} waiting` : "free"
+    lane.draw(now)
+  }
+  $("#busy").value = locked.length
   requestAnimationFrame(frame)
 }
 requestAnimationFrame(frame)
@@ -144,7 +149,8 @@ async function race(figure, guard) {
   const list = $("ol", figure)
   const output = $("output", figure)
   const started = performance.now()
-  const place = () => (100 * (performance.now() - started)) / (THINKS * (TASKS + 0.6))
+  // In percent of the row; a machine may be so slow that a bar would reach its label.
+  const place = () => Math.min(100, (100 * (performance.now() - started)) / (THINKS * (TASKS + 0.6)))
   let balance = TASKS * 10
   output.value = balance
   delete figure.dataset.end

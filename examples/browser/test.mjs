@@ -28,7 +28,7 @@ const browser = await chromium.launch({
 })
 const KEYS = ["alice", "bob", "carol", "dave"]
 const troubles = []
-// The page as a reader sees it who likes it so.
+// The page as a reader with these preferences sees it.
 async function open({ width, ...likes }) {
   const page = await browser.newPage({ viewport: { width, height: 1180 }, ...likes })
   page.on("pageerror", (error) => troubles.push(error))
@@ -61,12 +61,15 @@ try {
   await clickAll("alice", "add", "add", "add")
   await click("alice", "add")
   await clickAll("bob", "add", "add")
-  await page.waitForFunction(() => document.querySelector("#busy").value === "2")
+  await page.waitForFunction(() => {
+    const states = [...document.querySelectorAll(".lane small")].map((state) => state.textContent).join("; ")
+    return document.querySelector("#busy").value === "2" && /^locked, [123] waiting; locked, [01] waiting; free; free$/.test(states)
+  })
   await reaches("alice", "done", 4)
   await reaches("bob", "done", 2)
   assert.equal(await attribute("alice", "most"), 1, "two of alice's ran at once")
 
-  // A task that fails turns away those behind it, and who comes later is served.
+  // A task that fails stops those behind it, and a later one is served.
   await clickAll("carol", "fail", "add", "add", "add")
   await reaches("carol", "stopped", 3)
   assert.equal(await attribute("carol", "failed"), 1)
@@ -138,6 +141,9 @@ try {
     assert.equal(labels.length, 12)
     for (const { text, whole } of labels) assert.ok(whole, `"${text}" is cut off: ${where}`)
     assert.ok(labels.some(({ text }) => text === "60 → 50"), where)
+    const covered = await page.locator("figure li").evaluateAll((rows) => rows.filter((row) =>
+      row.querySelector("span").getBoundingClientRect().right > row.querySelector("small").getBoundingClientRect().left).length)
+    assert.equal(covered, 0, `bars cover their labels: ${where}`)
     const legend = await page.locator(".legend > span").evaluateAll((parts) => parts.map((part) => {
       const [swatch, line] = [part.firstElementChild.getBoundingClientRect(), part.getBoundingClientRect()]
       return { text: part.textContent, together: line.height < 30 && swatch.top >= line.top && swatch.bottom <= line.bottom }

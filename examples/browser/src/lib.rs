@@ -1,13 +1,13 @@
-//! The mutex for JavaScript. `mutex.js` dresses it as a function.
+//! The mutex for JavaScript. `mutex.js` makes a function of it.
 
 use std::sync::Arc;
 
-use async_mutex_lite::{KeyedMutex, Stopped};
-use js_sys::{Function, Promise, Reflect};
+use async_mutex_lite::{KeyState, KeyedMutex, Stopped};
+use js_sys::{Array, Function, Object, Promise, Reflect};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 
-/// A mutex by key.
+/// A keyed mutex.
 #[wasm_bindgen(js_name = KeyedMutex)]
 pub struct JsMutex(Arc<KeyedMutex<String>>);
 
@@ -20,9 +20,9 @@ impl JsMutex {
         Self(Arc::new(KeyedMutex::new()))
     }
 
-    /// Queues a task, now, and runs it when its turn comes. The promise has what the task returns or throws,
-    /// or `undefined` if the queue was stopped. With `{ onError: "stop" }` a task that fails stops those
-    /// behind it.
+    /// Queues a task now, and runs it when the key is granted. The promise has what the task returns or throws,
+    /// or `undefined` if the queue was stopped. With `{ onError: "stop" }` a task that fails stops the tasks
+    /// queued behind it.
     pub fn run(&self, key: String, task: Function, options: JsValue) -> Promise {
         let stop = Reflect::get(&options, &"onError".into()).is_ok_and(|on_error| on_error == "stop");
         let ticket = self.0.ticket_arc(key);
@@ -33,19 +33,22 @@ impl JsMutex {
         })
     }
 
-    /// Turns away the tasks that are queued for a key now, and returns how many.
+    /// Stops the tasks that wait for a key now, and returns how many.
     pub fn stop(&self, key: &str) -> usize {
         self.0.stop(key)
     }
 
-    /// How many are queued for a key, the one that runs not counted.
-    pub fn waiting(&self, key: &str) -> usize {
-        self.0.waiting(key)
-    }
-
-    /// How many keys are in use.
-    #[wasm_bindgen(getter)]
-    pub fn size(&self) -> usize {
-        self.0.len()
+    /// The locked keys, as `{ key, holders, waiting }`.
+    pub fn locked(&self) -> Array {
+        let locked = Array::new();
+        self.0.for_each_locked(|key, KeyState { holders, waiting, .. }| {
+            let entry = Object::new();
+            let fields = [("key", key.into()), ("holders", holders.into()), ("waiting", waiting.into())];
+            for (name, value) in fields {
+                Reflect::set(&entry, &name.into(), &value).expect("a new object takes fields");
+            }
+            locked.push(&entry);
+        });
+        locked
     }
 }
