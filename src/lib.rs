@@ -107,18 +107,10 @@ mod table;
 /// How to use it, beyond the first page. (Only documentation: there is no code in it.)
 #[cfg(any(doc, doctest))]
 pub mod guide {
-    #[doc = include_str!("guide/mistakes.md")]
-    pub mod mistakes {}
-    #[doc = include_str!("guide/recipes.md")]
-    pub mod recipes {}
-    #[doc = include_str!("guide/microcontrollers.md")]
-    pub mod microcontrollers {}
-    #[doc = include_str!("guide/from_javascript.md")]
-    pub mod from_javascript {}
-    #[doc = include_str!("guide/from_a_map.md")]
-    pub mod from_a_map {}
-    #[doc = include_str!("guide/comparison.md")]
-    pub mod comparison {}
+    macro_rules! pages {
+        ($($page:ident)*) => { $(#[doc = include_str!(concat!("guide/", stringify!($page), ".md"))] pub mod $page {})* };
+    }
+    pages!(mistakes recipes microcontrollers from_javascript from_a_map comparison);
 }
 
 // The reference model once more, with the invariants checked after each critical section.

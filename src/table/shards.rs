@@ -13,14 +13,9 @@ use super::shard::{Locked, Shard};
 use super::wake::each;
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
-type All<K> = OnceLock<Box<[Locked<K>]>>;
-#[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
-type All<K> = [Locked<K>; 1];
-
 pub(crate) struct Shards<K> {
-    all: All<K>,
+    all: OnceLock<Box<[Locked<K>]>>,
     /// How many may share a key.
-    #[cfg(all(feature = "std", not(feature = "critical-section")))]
     max: u32,
 }
 
@@ -55,17 +50,20 @@ impl<K> Shards<K> {
 }
 
 #[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
+pub(crate) struct Shards<K>([Locked<K>; 1]);
+
+#[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
 impl<K> Shards<K> {
     pub(crate) const fn new(max: u32) -> Self {
-        Self { all: [Locked(Lock::new(Shard::new(max)))] }
+        Self([Locked(Lock::new(Shard::new(max)))])
     }
 
     pub(crate) fn all(&self) -> &[Locked<K>] {
-        &self.all
+        &self.0
     }
 
     pub(crate) fn made(&self) -> &[Locked<K>] {
-        &self.all
+        &self.0
     }
 }
 
