@@ -1,4 +1,4 @@
-//! One at a time for each key, over a fleet of processes that share a PostgreSQL.
+//! A keyed lock for a fleet of processes that share a PostgreSQL.
 //!
 //! Copy this file. It needs `async-mutex-lite`, `sqlx` (features `postgres` and `runtime-tokio`) and `tokio` (`time`).
 //!
@@ -12,27 +12,27 @@
 //! the work *in that transaction*, commits, gives the connection back, and unlocks the key: in this order.
 //!
 //! **Exclusion is the database's, and exact.** It drops the advisory lock when it ends the transaction, however that
-//! comes about: whoever loses the connection loses the lock and the work together. There is no lease which the work could
-//! outlive. What the work does elsewhere (it sends a mail, it calls a bank) is not undone and not excluded.
+//! comes about: a process that loses the connection loses the lock and the work together. There is no lease which the work
+//! could outlive. What the work does elsewhere (it sends a mail, it calls a bank) is not undone and not excluded.
 //!
 //! **The lock here is for the queue.** Of all tasks in this process that want a key, only the one at the head of its queue
 //! has a connection: a process uses no more connections than it has keys in work, and a hot key cannot take those of
-//! others. Within a process they are served in the order of arrival; between processes PostgreSQL's queue decides, to which
-//! each brings one at a time.
+//! others. Within a process they are served in FIFO order; between processes PostgreSQL's queue decides, to which each process
+//! brings one task at a time.
 //!
-//! **Keys are strings.** PostgreSQL makes them 64 bits, `hashtextextended(key, 0)`, so that anybody can take the same lock:
+//! **Keys are strings.** PostgreSQL makes them 64 bits, `hashtextextended(key, 0)`, so that other programs can take the same lock:
 //! `SELECT pg_advisory_xact_lock(hashtextextended('account 7', 0))`. All sessions of a server agree on it, and no longer is
 //! needed. Two keys that collide wait for each other, needlessly; that is all. By chance it happens once in 2^64 pairs.
-//! Who else uses advisory locks of one `bigint` in this database shares the space, at the same price.
+//! Other programs that use advisory locks of one `bigint` in this database share the space, at the same price.
 //!
-//! **Several keys** are locked here in their order, then in the database in the order of their hashes. Whoever waits in
-//! the database has all its keys here, so there is no circle. Do not call [`Fleet::run`] within the work.
+//! **Several keys** are locked here in their order, then in the database in the order of their hashes. A task that waits in
+//! the database holds all its keys here, so there is no deadlock. Do not call [`Fleet::run`] within the work.
 //!
 //! **READ COMMITTED, always.** A stricter transaction takes its snapshot with its first statement, which is the one that
 //! waits for the lock: it would see accounts as they were before the others' work.
 //!
 //! **The limit** is on waiting, for the key here, for a connection, and for the key there. The server has it too
-//! (`lock_timeout`, also for the locks on rows that the work takes), so it does not wait for one who has given up.
+//! (`lock_timeout`, also for the locks on rows that the work takes), so it does not wait for a caller that has given up.
 //!
 //! **A retry must be idempotent**, because of [`Error::Unknown`]: give each charge an id, with a unique constraint, and insert
 //! it in the same transaction.
@@ -66,9 +66,9 @@
 //! | dropped while it | then |
 //! | --- | --- |
 //! | waits for the key here, or for a connection | nothing has happened, and others keep their order |
-//! | waits for the key there | the server waits on until its turn or its `lock_timeout`; then `ROLLBACK` |
+//! | waits for the key there | the server goes on waiting until it has the lock, or its `lock_timeout`; then `ROLLBACK` |
 //! | works | `ROLLBACK`, as soon as the statement that runs is over |
-//! | commits | nobody knows, as in [`Error::Unknown`] |
+//! | commits | unknown, as in [`Error::Unknown`] |
 //!
 //! The key here stays locked until the answer to `ROLLBACK` has come: no successor takes a second connection meanwhile. A
 //! task of its own sees to that, so drop the future where tokio runs, as one of sqlx.
@@ -93,7 +93,8 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(hash) FROM
 pub enum Error<E> {
     /// The limit on waiting passed. Nothing was done.
     TimedOut,
-    /// The database gave it up: a deadlock, a serialization failure, a lost connection. Nothing was done: try again.
+    /// The database gave it up: a deadlock, a serialization failure, a lost connection, a full disk, too little memory. Nothing was
+    /// done: try again, later.
     Undone(sqlx::Error),
     /// The connection was lost during COMMIT: it was done, or it was not. Try again if trying twice does it once.
     Unknown(sqlx::Error),
@@ -116,7 +117,8 @@ impl<E> From<sqlx::Error> for Error<E> {
         let code = error.as_database_error().and_then(|error| error.code());
         match code.as_deref() {
             Some("55P03") => Self::TimedOut, // lock_timeout
-            Some(code) if code.starts_with("40") => Self::Undone(error),
+            // Rolled back; or out of disk, memory or connections, which may pass.
+            Some(code) if code.starts_with("40") || code.starts_with("53") => Self::Undone(error),
             _ if matches!(error, sqlx::Error::PoolTimedOut) => Self::TimedOut,
             _ if lost(&error) => Self::Undone(error),
             _ => Self::Database(error),
@@ -128,10 +130,10 @@ impl<E> From<sqlx::Error> for Error<E> {
 fn lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
-        // Connection exceptions, shutdowns, sessions that idled for too long, too many connections.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| ["08", "57P", "25P03", "25P04", "53300"].iter().any(|class| code.starts_with(class))),
+        // Connection exceptions, shutdowns, sessions that idled for too long.
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["08", "57P", "25P03", "25P04"].iter().any(|class| code.starts_with(class)))
+        }
         _ => false,
     }
 }
@@ -176,7 +178,7 @@ impl Fleet {
         let mut held = timeout_at(deadline, held).await.map_err(late)??; // dropped after the transaction
 
         let begun = async {
-            let left = deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, 1 << 30); // 0 is for ever
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, 1 << 30); // 0: no limit
             let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {left}");
             let (connection, _) = held.0.as_mut().expect("it is taken at the end");
             let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
@@ -202,7 +204,7 @@ impl Fleet {
 struct Held(Option<(PoolConnection<Postgres>, KeyedMutexGuardsArc<String>)>);
 
 impl Drop for Held {
-    /// Rolls back what was given up half-way, even if sqlx has done so: it forgets a BEGIN that was not answered yet.
+    /// Rolls back what was given up midway, even if sqlx has done so: it forgets a BEGIN that was not answered yet.
     fn drop(&mut self) {
         let Some((mut connection, guards)) = self.0.take() else { return };
         tokio::spawn(async move {
@@ -217,7 +219,7 @@ impl Drop for Held {
     }
 }
 
-/// Tries until it succeeds, until trying again would not help, or so many times, with pauses that double.
+/// Tries until it succeeds, until trying again would not help, or `tries` times, with pauses that double.
 ///
 /// What is tried must be idempotent: see [`Error::Unknown`].
 pub async fn retry<T, E, F>(tries: u32, mut attempt: impl FnMut() -> F) -> Result<T, Error<E>>

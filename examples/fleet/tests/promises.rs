@@ -4,8 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use fleet::{Error, Fleet};
-use sqlx::PgConnection;
+use fleet::{Error, Fleet, retry};
+use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -124,6 +124,31 @@ async fn the_tasks_own_error_undoes_the_work_and_an_error_it_keeps_to_itself_is_
     let kept: Outcome = kept.await;
     assert!(matches!(kept, Err(Error::Database(_))), "{kept:?}");
     bench.settled(&[&fleet], 0).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_undoes_the_work_and_may_have_room_at_the_next_try() {
+    let bench = Bench::new();
+    bench.open(1).await;
+    let fleet = bench.fleet("fleet", 1);
+    for code in ["53100", "53200", "53300"] {
+        let mut tries = 0;
+        let work = || {
+            tries += 1;
+            let full = (tries < 3).then(|| format!("DO $$ BEGIN RAISE 'no room' USING ERRCODE = '{code}'; END $$"));
+            fleet.run(["account 0"], async move |db: &mut PgConnection| {
+                bank::charge(&mut *db, &charge(code, 0), Duration::ZERO).await?;
+                if let Some(full) = full {
+                    sqlx::raw_sql(AssertSqlSafe(full)).execute(db).await?;
+                }
+                Ok(())
+            })
+        };
+        let outcome: Outcome = retry(3, work).await;
+        outcome.unwrap();
+        assert_eq!(tries, 3, "{code}");
+    }
+    bench.settled(&[&fleet], 3).await;
 }
 
 #[tokio::test]
