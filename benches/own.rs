@@ -8,13 +8,24 @@ use std::task::{Context, Poll, Waker};
 
 use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
 use divan::{Bencher, black_box};
+use flights::Flights;
+use once_cells::OnceCells;
 
+#[allow(dead_code)] // `main`
+#[path = "../examples/flights.rs"]
+mod flights;
+#[allow(dead_code)] // `len`
+#[path = "../tests/common/once_cells.rs"]
+mod once_cells;
+
+/// Operations in a sample: one takes hardly longer than a look at the clock.
+const EACH: u32 = 2000;
 const HELD: [u64; 3] = [0, 1000, 1_000_000];
 const WAITERS: [usize; 3] = [1, 1000, 100_000];
+const WATCHERS: [usize; 3] = [1000, 10_000, 100_000];
 
 fn main() {
-    // Operations in a sample: one takes hardly longer than a look at the clock.
-    divan::Divan::default().sample_size(2000).config_with_args().main();
+    divan::main();
 }
 
 /// Polls a future where it is made, as `.await` does.
@@ -22,12 +33,12 @@ macro_rules! now {
     ($future:expr) => {
         match pin!($future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => output,
-            Poll::Pending => panic!("nobody else holds the key"),
+            Poll::Pending => panic!("the key is locked"),
         }
     };
 }
 
-/// A mutex with so many keys that others hold, none of them below 1000.
+/// Locks this many keys, none of them below 1000.
 fn held(mutex: &KeyedMutex<u64>, count: u64) -> Vec<KeyedMutexGuard<'_, u64>> {
     (1000..1000 + count).filter_map(|key| mutex.try_lock(key)).collect()
 }
@@ -38,7 +49,7 @@ fn next(key: &mut u64) -> u64 {
 }
 
 /// While so many other keys are held.
-#[divan::bench(args = HELD)]
+#[divan::bench(sample_size = EACH, args = HELD)]
 fn lock(bencher: Bencher, others: u64) {
     let mutex = KeyedMutex::new();
     let _held = held(&mutex, others);
@@ -46,7 +57,7 @@ fn lock(bencher: Bencher, others: u64) {
     bencher.bench_local(|| drop(black_box(now!(mutex.lock(next(&mut key))))));
 }
 
-#[divan::bench(args = HELD)]
+#[divan::bench(sample_size = EACH, args = HELD)]
 fn try_lock(bencher: Bencher, others: u64) {
     let mutex = KeyedMutex::new();
     let _held = held(&mutex, others);
@@ -54,48 +65,48 @@ fn try_lock(bencher: Bencher, others: u64) {
     bencher.bench_local(|| drop(black_box(mutex.try_lock(next(&mut key)))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn lock_arc(bencher: Bencher) {
     let mutex = Arc::new(KeyedMutex::<u64>::new());
     let mut key = 0;
     bencher.bench_local(|| drop(black_box(now!(mutex.lock_arc(next(&mut key))))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn lock_blocking(bencher: Bencher) {
     let mutex = KeyedMutex::<u64>::new();
     let mut key = 0;
     bencher.bench_local(|| drop(black_box(mutex.lock_blocking(next(&mut key)))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn run(bencher: Bencher) {
     let mutex = KeyedMutex::<u64>::new();
     let mut key = 0;
     bencher.bench_local(|| now!(mutex.run(next(&mut key), async || black_box(()))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn run_or_stop(bencher: Bencher) {
     let mutex = KeyedMutex::<u64>::new();
     let mut key = 0;
     bencher.bench_local(|| now!(mutex.run_or_stop(next(&mut key), async || Ok::<_, ()>(black_box(7)))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn ticket(bencher: Bencher) {
     let mutex = KeyedMutex::<u64>::new();
     let mut key = 0;
     bencher.bench_local(|| drop(black_box(now!(mutex.ticket(next(&mut key))))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn lock_many_of_four(bencher: Bencher) {
     let mutex = KeyedMutex::<u64>::new();
     bencher.bench_local(|| drop(black_box(now!(mutex.lock_many(black_box([4, 1, 3, 2]))))));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = EACH)]
 fn lock_string(bencher: Bencher) {
     let mutex = KeyedMutex::<String>::new();
     let key = || String::from("user-0000001234");
@@ -103,7 +114,7 @@ fn lock_string(bencher: Bencher) {
 }
 
 /// On each thread, keys of its own.
-#[divan::bench(threads = [1, 2, 0])]
+#[divan::bench(sample_size = EACH, threads = [1, 2, 0])]
 fn lock_on_threads(bencher: Bencher) {
     static MUTEX: KeyedMutex<u64> = KeyedMutex::new();
     static THREADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -116,7 +127,7 @@ fn lock_on_threads(bencher: Bencher) {
 /// A future that waits in its place.
 type Waiter<F> = Pin<Box<Option<F>>>;
 
-/// So many futures that queue for a key somebody holds.
+/// Futures that queue for a locked key.
 fn queue<F: Future>(waiters: usize, lock: impl Fn() -> F) -> Vec<Waiter<F>> {
     let mut queue: Vec<_> = (0..waiters).map(|_| Box::pin(Some(lock()))).collect();
     for waiter in &mut queue {
@@ -130,8 +141,8 @@ fn poll<F: Future>(waiter: &mut Waiter<F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Unlock, the next one takes over, the last one queues again: with so many in the queue.
-#[divan::bench(args = WAITERS)]
+/// Unlock, hand over, queue again: with this many in the queue.
+#[divan::bench(sample_size = EACH, args = WAITERS)]
 fn hand_over(bencher: Bencher, waiters: usize) {
     let mutex = KeyedMutex::new();
     let mut guard = mutex.try_lock(7);
@@ -150,8 +161,8 @@ fn hand_over(bencher: Bencher, waiters: usize) {
     });
 }
 
-/// One of so many gives up, and queues again.
-#[divan::bench(args = WAITERS)]
+/// One of the waiters gives up, and queues again.
+#[divan::bench(sample_size = EACH, args = WAITERS)]
 fn cancel(bencher: Bencher, waiters: usize) {
     let mutex = KeyedMutex::new();
     let _guard = mutex.try_lock(7);
@@ -162,4 +173,62 @@ fn cancel(bencher: Bencher, waiters: usize) {
         waiter.set(Some(mutex.lock(7)));
         assert!(poll(waiter).is_pending());
     });
+}
+
+/// One unlock that tells this many watchers, each of which is then polled.
+#[divan::bench(args = WATCHERS, sample_size = 1)]
+fn tell_watchers(bencher: Bencher, watchers: usize) {
+    let mutex = KeyedMutex::new();
+    let watch = || {
+        let guard = mutex.try_lock(7).expect("the key is free");
+        (guard, queue(watchers, || mutex.idle(&7)))
+    };
+    bencher.with_inputs(watch).bench_local_values(|(guard, mut queue)| {
+        drop(guard);
+        queue.iter_mut().for_each(|watcher| assert!(poll(watcher).is_ready()));
+        queue
+    });
+}
+
+/// This many watchers of a locked key are dropped.
+#[divan::bench(args = WATCHERS, sample_size = 1)]
+fn drop_watchers(bencher: Bencher, watchers: usize) {
+    let mutex = KeyedMutex::new();
+    let _guard = mutex.try_lock(7);
+    bencher.with_inputs(|| queue(watchers, || mutex.idle(&7))).bench_local_values(|mut queue| {
+        queue.iter_mut().for_each(|watcher| watcher.set(None));
+        queue
+    });
+}
+
+/// This many callers ask for one key: one fetches, and all get the outcome.
+#[divan::bench(args = [1, 1000], sample_size = 1)]
+fn flight(bencher: Bencher, callers: usize) {
+    let flights = Flights::new();
+    bencher.bench_local(|| all(callers, || flights.get(7, fetch())));
+    assert!(flights.is_empty());
+}
+
+/// The same with a map of tokio's `OnceCell`.
+#[divan::bench(args = [1, 1000], sample_size = 1)]
+fn once_cell(bencher: Bencher, callers: usize) {
+    let cells = OnceCells::new();
+    bencher.bench_local(|| all(callers, || cells.get(7, fetch())));
+    assert_eq!(cells.len(), 0);
+}
+
+async fn fetch() -> u64 {
+    smol::future::yield_now().await;
+    7
+}
+
+/// Runs this many tasks on one thread.
+fn all<F: Future>(tasks: usize, task: impl Fn() -> F) {
+    let executor = smol::LocalExecutor::new();
+    let tasks: Vec<_> = (0..tasks).map(|_| executor.spawn(task())).collect();
+    smol::block_on(executor.run(async {
+        for task in tasks {
+            task.await;
+        }
+    }));
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::results::Results;
 use crate::rivals::*;
-use crate::{IN_ORDER, KEYED_RIVALS, SHARED_RIVALS, work};
+use crate::{IN_ORDER, IN_TURN, KEYED_RIVALS, SHARED_RIVALS, work};
 
 pub struct Bar {
     pub work: String,
@@ -97,6 +97,12 @@ pub fn bars(results: &Results) -> Vec<Bar> {
     bars.push(Bar::at_most(work::SHARE, 1.1, "for oneself", ratio(ours(work::SHARE), ours(work::NO_SHARE))));
     let cancel = results.best_ratio(work::CANCEL_1K, KEYED_RIVALS);
     bars.push(Bar::at_least(format!("best keyed rival, {}", work::CANCEL_1K), 0.8, "ours", cancel));
+    bars.push(Bar::at_least(
+        "told in turn, ".to_owned() + work::FAILS,
+        2.0,
+        "at once",
+        ratio((work::FAILS, IN_TURN), ours(work::FAILS)),
+    ));
     for name in [work::HAND_OVER_2, work::ZIPF_2] {
         let mut bar = Bar::at_least(
             format!("best keyed rival that hands over in order, {name}"),

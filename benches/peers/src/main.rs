@@ -33,6 +33,7 @@ mod work {
     pub const RING_100K: &str = "unlock and queue again, 100,000 waiters";
     pub const CANCEL_1K: &str = "cancel, 1,000 waiters in random order";
     pub const CANCEL_100K: &str = "cancel, 100,000 waiters in random order";
+    pub const FAILS: &str = "1,000 wait, the holder fails, until a newcomer has the key";
     pub const DISJOINT_1: &str = "a key for each thread, 1 thread";
     pub const DISJOINT_2: &str = "a key for each thread, 2 threads";
     pub const DISJOINT_ALL: &str = "a key for each thread, all threads";
@@ -67,6 +68,9 @@ const KEYED_RIVALS: &[&str] = &[
     <DashMapTokio<u64> as Rival<u64>>::NAME,
     <HashMapAsyncLock<u64> as Rival<u64>>::NAME,
 ];
+
+/// This crate, if nothing is stopped, and each waiter looks at a flag when it holds the key.
+const IN_TURN: &str = "async-mutex-lite, told in turn";
 
 /// Sets a work up for each of its contestants.
 type SetUp = Box<dyn Fn() -> Vec<Contestant>>;
@@ -196,6 +200,20 @@ fn groups(quick: bool) -> Vec<Group> {
                 against!(work::CANCEL_1K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(1000, many)),
                 against!(work::CANCEL_100K, u64, [UnkeyedTokio, UnkeyedAsyncLock], R => cancel::<R>(100_000, 1)),
             ],
+        ),
+        group(
+            51,
+            vec![(
+                work::FAILS,
+                Box::new(|| {
+                    let mut contestants = vec![told_at_once(1000), told_in_turn::<Ours<u64>>(IN_TURN, 1000)];
+                    macro_rules! rivals {
+                        ($($rival:ident),*) => { contestants.extend([$(told_in_turn::<$rival<u64>>(<$rival<u64> as Rival<u64>>::NAME, 1000)),*]) };
+                    }
+                    rivals!(LockableLockPool, KeyedLock, DashMapTokio, HashMapAsyncLock);
+                    contestants
+                }) as SetUp,
+            )],
         ),
         group(101, apart),
         group(

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_executor::LocalExecutor;
+use async_mutex_lite::KeyedMutex;
 use cpu_time::ThreadTime;
 use futures_lite::future::{block_on, yield_now};
 
@@ -353,6 +354,36 @@ pub fn cancel<R: Rival<u64>>(waiters: usize, operations: usize) -> Contestant {
             nanos += sample(waiters, || order.iter().for_each(|&task| queue.cancel(task))).nanos;
         }
         Sample { nanos: nanos / rounds as f64, busy: None, handed: 100.0 }
+    })
+}
+
+/// A holder that fails while others wait, until a newcomer that is queued behind them has the key. They are told at once.
+pub fn told_at_once(waiters: usize) -> Contestant {
+    let mutex: &KeyedMutex<u64> = leak(KeyedMutex::new());
+    contestant(OURS, move || {
+        let guard = mutex.try_lock(7).expect("the key is free");
+        let _told = Queue::new(waiters, || mutex.ticket(7));
+        let mut newcomer = Queue::new(1, || mutex.lock(7));
+        sample(1, || {
+            guard.stop();
+            drop(newcomer.served(0));
+        })
+    })
+}
+
+/// The same, if each is told in its turn, when it holds the key: by a flag, say.
+pub fn told_in_turn<R: Rival<u64>>(name: &'static str, waiters: usize) -> Contestant {
+    let rival: &R = leak(R::new());
+    let key: &u64 = leak(7);
+    contestant(name, move || {
+        let guard = block_on(rival.lock(key));
+        let mut told = Queue::new(waiters, || rival.lock(key));
+        let mut newcomer = Queue::new(1, || rival.lock(key));
+        sample(1, || {
+            drop(guard);
+            (0..waiters).for_each(|task| drop(told.served(task)));
+            drop(newcomer.served(0));
+        })
     })
 }
 
