@@ -242,7 +242,7 @@ fn bars(target: &str, programs: &[Program]) -> bool {
     // Flash holds bytes as they are; a page's are sent compressed.
     let (unit, most, weight): (_, _, fn(&Program) -> usize) = match target.starts_with("wasm") {
         true => ("gzip", 2_500, |program| program.gzip),
-        false => ("flash", 5_000, |program| program.raw),
+        false => ("flash", 4_400, |program| program.raw),
     };
     let first = weight(lock) - weight(allocator);
     goal(&format!("lock and unlock by u32, {unit}"), first, most);
