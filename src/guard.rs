@@ -23,7 +23,7 @@ impl<H: Handle, const SHARED: bool> Claimed for Guard<H, SHARED> {
 }
 
 impl<H: Handle> Guard<H> {
-    /// Unlocks the key, and stops its waiters: each [`run`](crate::KeyedMutex::run),
+    /// Stops the waiters of the key, and unlocks it: each [`run`](crate::KeyedMutex::run),
     /// [`run_or_stop`](crate::KeyedMutex::run_or_stop) and ticket that waits for this key at that moment leaves the queue, is
     /// woken, and returns [`Stopped`](crate::Stopped). Plain locks are not stopped, nor are callers that come later, nor is any
     /// other key: see [what a stop reaches](crate::KeyedMutex#stopping).

@@ -40,15 +40,16 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 impl<K, S> KeyedMutex<K, S> {
     /// Waits until no key is locked: the last step of a graceful shutdown.
     ///
-    /// When it completes, there has been a moment at which no key was held or waited for. Unlike a server's own graceful
-    /// shutdown, it also waits for spawned tasks whose clients have disconnected. It takes no place in any queue, delays no
-    /// other caller, and may be dropped at any time.
+    /// If no new keys are locked after the call, it completes when the last one is unlocked. It waits for keys, not for callers:
+    /// one that was stopped may not have been polled yet, so [await the callers](crate::guide::recipes#shut-down-gracefully), too.
+    /// Unlike a server's own graceful shutdown, it also waits for spawned tasks whose clients have disconnected. It takes no
+    /// place in any queue, delays no other caller, and may be dropped at any time.
     ///
-    /// Where there is one shard (without `std`, with `critical-section`, or on a single processor), no such moment is missed,
-    /// however short, even if keys are locked again before this is polled. With several shards, which cannot be looked at all
-    /// at once, it waits for the last shard that is in use to become empty, and completes unless a key of *another* shard is
-    /// locked before it is polled. If one is, the moment is missed, and it waits for the next one: so callers that keep locking
-    /// other keys can keep it waiting. First stop accepting new work.
+    /// If other callers go on locking keys: when it completes, there has been a moment at which no key was locked. Where there is one
+    /// shard (without `std`, with `critical-section`, or on a single processor), no such moment is missed, however short, even
+    /// if keys are locked again before this is polled. Several shards cannot be looked at all at once. There it waits for the
+    /// last shard in use to become empty, and misses the moment if a key of *another* shard is locked before it is polled: so
+    /// callers that keep locking other keys can keep it waiting.
     ///
     /// # Examples
     ///

@@ -58,7 +58,7 @@ impl<K, S> KeyedMutex<K, S> {
     ///
     /// No key is visited twice. What is seen is exact if no other thread locks or unlocks meanwhile; otherwise it is true of each
     /// shard at the moment when that is visited. `visit` runs under the lock of a shard: it must be short, must not use the mutex,
-    /// and must not drop a value that does. A panic in it propagates, and changes nothing.
+    /// and must not drop a value whose `Drop` uses the mutex, such as a guard. (It may allocate.) A panic in it propagates, and changes nothing.
     ///
     /// # Examples
     ///

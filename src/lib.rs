@@ -1,7 +1,7 @@
 //! A keyed async mutex: callers that lock the same key hold it one at a time, in FIFO order; callers that lock different
 //! keys run concurrently; an unlocked key takes no memory.
 //!
-//! [`KeyedMutex`] is the whole crate. It works under any executor, or none, on servers, in browsers, and on
+//! You need only [`KeyedMutex`]; the other types are what its methods return. It works under any executor, or none, on servers, in browsers, and on
 //! microcontrollers.
 //!
 //! ```
@@ -29,7 +29,7 @@
 //! | share a key: readers, or at most n | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |
 //! | skip what is queued behind an error | [`run_or_stop(key, job).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
 //! | lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`lock_blocking_for(key, timeout)`](KeyedMutex::lock_blocking_for) |
-//! | shut down gracefully | [`stop_all()`](KeyedMutex::stop_all) for queued jobs and tickets, [`all_idle().await`](KeyedMutex::all_idle) |
+//! | shut down gracefully | [`stop_all()`](KeyedMutex::stop_all) for queued jobs and tickets, [`all_idle().await`](KeyedMutex::all_idle) for holders |
 //! | see what is locked | [`for_each_locked(\|key, state\| …)`](KeyedMutex::for_each_locked) |
 //! | get `'static` guards and tickets to `spawn` | [`lock_arc`](KeyedMutex::lock_arc), [`ticket_arc`](KeyedMutex::ticket_arc), … on an `Arc` of the mutex |
 //!
@@ -49,11 +49,14 @@
 //! | [`RandomState`] is seeded from | the operating system, if there is one | an address | the same with `std`, else an address |
 //! | an interrupt handler may | | not touch the mutex: it would spin forever | lock, unlock, query, and drop guards |
 //!
-//! A critical section normally covers one look-up in the table. What takes longer in one [is
-//! listed](KeyedMutex#complexity-and-memory). Wakers never run in it: they run after it, in whatever unlocks, an interrupt
+//! A critical section normally covers one look-up in the table. What takes longer is listed under [complexity and
+//! memory](KeyedMutex#complexity-and-memory). Wakers never run in it: they run after it, in whatever unlocks, an interrupt
 //! handler included.
 //!
-//! `idle` (on by default, even without `std`) adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle).
+//! `idle` adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle). It is on by default, and does not need `std`; with
+//! `default-features = false`, ask for it.
+//!
+//! The dependencies are hashbrown, foldhash and spin, and with `std` also event-listener, for threads that block.
 //!
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target with compare-and-swap. A Cortex-M0 has none: there, the
 //! atomics come from portable-atomic, which asks the final binary how (by its feature `critical-section`, say).

@@ -72,7 +72,7 @@ use crate::table::{Locked, Shards};
 ///
 /// Any future may be dropped in any state:
 ///
-/// - Never polled: it has had no effect.
+/// - Never polled: it has had no effect. (A ticket has taken its place by the call, and gives it up.)
 /// - Waiting: it leaves the queue. The other waiters keep their order, and those behind it that can now hold the key are
 ///   granted it. What is lost is the place: in the sense of tokio's `select!`, locking is *not* cancel safe. To keep the place,
 ///   poll the future by reference: `&mut future` works in `select!`, since the futures of `lock` and the tickets are `Unpin`.
@@ -101,7 +101,7 @@ use crate::table::{Locked, Shards};
 ///
 /// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. `Hash`, the key's `Drop`, and whatever a
 /// waker does when it is called, cloned or dropped run outside all internal locks, and may use the mutex, block, or panic; an
-/// executor may run tasks inside `wake`. `Eq` and `Borrow` run under the lock of a shard, and so do the closures of
+/// executor may run tasks inside `wake`. `Eq` and `Borrow` run under the lock of a *shard*, a part of the table, and so do the closures of
 /// [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked): they must not use the mutex, or they deadlock
 /// or panic. A panic in any of these propagates to the caller, and leaves the mutex consistent; that of a waker comes out
 /// of the unlock, or the stop, that called it, when that is complete.
@@ -110,6 +110,8 @@ use crate::table::{Locked, Shards};
 /// their waiters have been granted the key, or stopped, already. If one panics, the others are called all the same; with
 /// `std`, the panics of those are caught and dropped, without it, a second one aborts. The same goes for the keys behind one
 /// guard of `lock_many`.
+///
+/// Polling a future of the mutex, or a ticket, after completion panics.
 ///
 /// # Memory ordering
 ///
@@ -215,8 +217,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Locks a key exclusively, unless `signal` is ready first: a timer, a shutdown, a closed connection.
     ///
-    /// The lock is polled first: a free key is locked even if `signal` is ready already. (An `AbortSignal` of Web Locks rejects
-    /// at once.) The signal bounds the wait only, not how long the guard is then held. A stop does not reach this lock: if
+    /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal bounds the wait only, not how long the guard is then held. A stop does not reach this lock: if
     /// it should, put a `select` with the signal around a [ticket](Self::ticket).
     ///
     /// | to give up | signal |

@@ -13,13 +13,14 @@ use crate::table::Kind;
 /// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key that
 /// failed, or by one of the `stop` methods. The closure that waited, if there was one, was not called.
 ///
-/// It does not say which of these it was. If you need to know, keep a flag of your own.
+/// It does not say which of these it was. A flag of your own can tell, but not exactly: when it is read, it may already tell of a
+/// later stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue was stopped while this waited in it")
+        f.write_str("stopped while waiting for the key")
     }
 }
 
@@ -77,7 +78,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// If it returns `Err`, panics or is dropped midway, every `run`, `run_or_stop` and ticket that waits for this key at that
     /// moment returns [`Stopped`] at its next poll, without calling its closure. Callers that come later are served as if nothing
-    /// had happened: a retry always runs. A closure that was itself stopped stops nothing. Plain [`lock`](Self::lock)s and other
+    /// had happened: a retry always runs. A call that was itself stopped stops nothing. Plain [`lock`](Self::lock)s and other
     /// keys are unaffected: see [what a stop reaches](Self#stopping).
     ///
     /// # Errors
@@ -124,10 +125,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         Ok(guard.run_or_stop(job).await)
     }
 
-    /// Stops the waiters of a key, and returns how many. The holder is not affected.
+    /// Stops the jobs and tickets that wait for a key, and returns how many.
     ///
     /// Every [`run`](Self::run), [`run_or_stop`](Self::run_or_stop) and ticket that waits for the key leaves its queue now, is
-    /// woken, in FIFO order, and returns [`Stopped`] at its next poll. Plain locks, and callers that come later, are not
+    /// woken, in FIFO order, and returns [`Stopped`] at its next poll. The holder, plain locks, and callers that come later are not
     /// stopped: see [what a stop reaches](Self#stopping). The number is exact: it counts those that left the queue, each of which returns `Stopped`
     /// unless it is dropped first.
     ///
@@ -157,7 +158,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 }
 
 impl<K, S> KeyedMutex<K, S> {
-    /// Stops the waiters of all keys, and returns how many. The holders are not affected.
+    /// Stops the jobs and tickets that wait for any key, and returns how many.
     ///
     /// It is [`stop`](Self::stop) for every key, shard after shard; the wakers are called when all have been stopped. Plain locks
     /// are not stopped, nor is what is queued meanwhile or later: for a shutdown, first stop accepting new work, then call

@@ -32,7 +32,7 @@ pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
 /// async fn wallet(mutex: &KeyedMutex<u64>, user: u64) -> Result<u32, &'static str> {
 ///     match tokio::time::timeout(Duration::from_secs(2), mutex.ticket(user)).await {
 ///         Ok(Ok(guard)) => guard.run_or_stop(charge).await,
-///         Ok(Err(Stopped)) => Err("a charge before this one failed"),
+///         Ok(Err(Stopped)) => Err("a charge before this one failed, or the program shuts down"),
 ///         Err(_) => Err("busy, try again later"), // the place is given up
 ///     }
 /// }
@@ -49,6 +49,8 @@ pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
 pub type Ticket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>>;
 
 /// A place in the queue for a shared lock of a key of a borrowed [`KeyedMutex`]; otherwise like [`Ticket`].
+///
+/// A `run_or_stop` before it that fails stops it, too. To read all the same, take a new ticket, at the end of the queue.
 pub type SharedTicket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>, true>;
 
 /// Takes a place, if `admit` says so. It has no waker until it is polled.
@@ -137,7 +139,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// `|now| now.waiting < 20` bounds the queue: it admits one holder and at most 20 waiters. The decision is atomic: nothing
     /// comes or goes between it and the queueing. `admit` is called even if the key is free (`now.holders == 0`). It runs under
     /// the lock of a shard: it must be short (to read an atomic flag is fine), must not use the mutex, and must not capture a value
-    /// whose `Drop` does. A panic in it propagates, and changes nothing.
+    /// whose `Drop` uses the mutex. A panic in it propagates, and changes nothing.
     ///
     /// # Examples
     ///
@@ -174,7 +176,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         any_ticket(self, key)
     }
 
-    /// Like [`ticket_if`](Self::ticket_if), for a shared lock.
+    /// Like [`ticket_if`](Self::ticket_if), for a shared lock: `|now| now.waiting < 20` admits any number of holders, and at most 20
+    /// waiters, shared and exclusive ones together.
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
     pub fn ticket_shared_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<SharedTicket<'_, K, S>> {
         ticket(self, key, admit)

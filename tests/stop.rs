@@ -421,7 +421,7 @@ fn with_threads_the_numbers_returned_are_those_that_were_stopped() {
 #[test]
 fn stopped_says_so_in_a_plain_sentence() {
     let error: &dyn std::error::Error = &Stopped;
-    assert_eq!(error.to_string(), "the queue was stopped while this waited in it");
+    assert_eq!(error.to_string(), "stopped while waiting for the key");
     assert_eq!(format!("{Stopped:?}"), "Stopped");
 }
 
