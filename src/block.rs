@@ -53,8 +53,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Blocking
     ///
-    /// Do not call it from async code: it blocks the executor's thread, and deadlocks if the holder is a task that this thread
-    /// should run.
+    /// Do not call it from async code: it blocks the executor's thread, and deadlocks if the holder is a task that this
+    /// thread should run.
     ///
     /// # Examples
     ///
@@ -81,8 +81,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`lock_blocking`](Self::lock_blocking), with a timeout. Returns `None` if the time is up first.
     ///
-    /// A free key is locked even if `timeout` is zero. When the time is up, the place in the queue is given up; or the key is kept,
-    /// if it has been granted just then. In async code, use [`lock_unless`](Self::lock_unless).
+    /// A free key is locked even if `timeout` is zero. When the time is up, the place in the queue is given up; or the
+    /// key is kept, if it has been granted just then. In async code, use [`lock_unless`](Self::lock_unless).
     ///
     /// # Blocking
     ///

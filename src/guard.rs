@@ -7,7 +7,8 @@ use crate::table::{Kind, each};
 
 /// Holds a key: what [`KeyedMutexGuard`](crate::KeyedMutexGuard) and its three siblings are.
 ///
-/// `H` is what it keeps of the mutex: a [borrow](crate::Borrowed), or an `Arc`. With `SHARED`, it holds the key together with others.
+/// `H` is what it keeps of the mutex: a [borrow](crate::Borrowed), or an `Arc`. With `SHARED`, it holds the key
+/// together with others.
 #[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
@@ -24,9 +25,9 @@ impl<H: Handle, const SHARED: bool> Claimed for Guard<H, SHARED> {
 
 impl<H: Handle> Guard<H> {
     /// Stops the waiters of the key, and unlocks it: each [`run`](crate::KeyedMutex::run),
-    /// [`run_or_stop`](crate::KeyedMutex::run_or_stop) and ticket that waits for this key at that moment leaves the queue, is
-    /// woken, and returns [`Stopped`](crate::Stopped). Plain locks are not stopped, nor are callers that come later, nor is any
-    /// other key: see [what a stop reaches](crate::KeyedMutex#stopping).
+    /// [`run_or_stop`](crate::KeyedMutex::run_or_stop) and ticket that waits for this key at that moment leaves the
+    /// queue, is woken, and returns [`Stopped`](crate::Stopped). Plain locks are not stopped, nor are callers that come
+    /// later, nor is any other key: see [what a stop reaches](crate::KeyedMutex#stopping).
     ///
     /// # Examples
     ///

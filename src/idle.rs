@@ -9,9 +9,9 @@ use crate::table::Slots;
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Waits until the key is unlocked and has no waiters, without locking it.
     ///
-    /// When it completes, there has been such a moment since it was first polled, however short; by then, the key may be locked
-    /// again. If the key never becomes free, it never completes. It takes no place in the queue, delays no other caller, and
-    /// may be dropped at any time.
+    /// When it completes, there has been such a moment since it was first polled, however short; by then, the key may
+    /// be locked again. If the key never becomes free, it never completes. It takes no place in the queue, delays no
+    /// other caller, and may be dropped at any time.
     ///
     /// # Examples
     ///
@@ -40,16 +40,18 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 impl<K, S> KeyedMutex<K, S> {
     /// Waits until no key is locked: the last step of a graceful shutdown.
     ///
-    /// If no new keys are locked after the call, it completes when the last one is unlocked. It waits for keys, not for callers:
-    /// one that was stopped may not have been polled yet, so [await the callers](crate::guide::recipes#shut-down-gracefully), too.
-    /// Unlike a server's own graceful shutdown, it also waits for spawned tasks whose clients have disconnected. It takes no
-    /// place in any queue, delays no other caller, and may be dropped at any time.
+    /// If no new keys are locked after the call, it completes when the last one is unlocked. It waits for keys, not for
+    /// callers: one that was stopped may not have been polled yet, so [await the
+    /// callers](crate::guide::recipes#shut-down-gracefully), too. Unlike a server's own graceful shutdown, it also
+    /// waits for spawned tasks whose clients have disconnected. It takes no place in any queue, delays no other caller,
+    /// and may be dropped at any time.
     ///
-    /// If other callers go on locking keys: when it completes, there has been a moment at which no key was locked. Where there is one
-    /// shard (without `std`, with `critical-section`, or on a single processor), no such moment is missed, however short, even
-    /// if keys are locked again before this is polled. Several shards cannot be looked at all at once. There it waits for the
-    /// last shard in use to become empty, and misses the moment if a key of *another* shard is locked before it is polled: so
-    /// callers that keep locking other keys can keep it waiting.
+    /// If other callers go on locking keys: when it completes, there has been a moment at which no key was locked.
+    /// Where there is one shard (without `std`, with `critical-section`, or on a single processor), no such moment is
+    /// missed, however short, even if keys are locked again before this is polled. Several shards cannot be looked at
+    /// all at once. There it looks when it is polled, and sees a moment that lies before that only if one shard alone
+    /// was in use at its last look, and no key of another shard has been locked since. So callers that keep locking
+    /// other keys can keep it waiting.
     ///
     /// # Examples
     ///

@@ -56,9 +56,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 impl<K, S> KeyedMutex<K, S> {
     /// Visits every locked key, shard after shard, each under its lock, and tells how it stands.
     ///
-    /// No key is visited twice. What is seen is exact if no other thread locks or unlocks meanwhile; otherwise it is true of each
-    /// shard at the moment when that is visited. `visit` runs under the lock of a shard: it must be short, must not use the mutex,
-    /// and must not drop a value whose `Drop` uses the mutex, such as a guard. (It may allocate.) A panic in it propagates, and changes nothing.
+    /// No key is visited twice. What is seen is exact if no other thread locks or unlocks meanwhile; otherwise it is
+    /// true of each shard at the moment when that is visited. `visit` runs under the lock of a shard: it must be short,
+    /// must not use the mutex, and must not drop a value whose `Drop` uses the mutex, such as a guard. (It may
+    /// allocate.) A panic in it propagates, and changes nothing.
     ///
     /// # Examples
     ///
@@ -98,26 +99,26 @@ impl<K, S> KeyedMutex<K, S> {
         self.len() == 0
     }
 
-    /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and as many waiters. The
-    /// mutex never shrinks below it.
+    /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and as many
+    /// waiters. The mutex never shrinks below it.
     ///
-    /// Where there is one shard (without `std`, or with `critical-section`), up to `keys` keys and waiters allocate nothing from
-    /// then on, however often they come and go, and the table never moves, not even in an interrupt. (Now and then its entries
-    /// are rehashed in place.)
+    /// Where there is one shard (without `std`, or with `critical-section`), up to `keys` keys and waiters allocate
+    /// nothing from then on, however often they come and go, and the table never moves, not even in an interrupt. (Now
+    /// and then its entries are rehashed in place.)
     ///
-    /// With `std` each shard gets room for twice its part. A shard to which the hashes bring more may still allocate: that
-    /// is unlikely if there are sixty keys or more to a shard, and likely if there are few. All waiters of one key are in
-    /// one shard.
+    /// With `std` each of several shards gets room for twice its part. A shard to which the hashes bring more may still
+    /// allocate: that is unlikely if there are sixty keys or more to a shard, and likely if there are few. All waiters
+    /// of one key are in one shard.
     ///
-    /// A key takes two to five entries of the table, since tables come in powers of two, and there must be room for twice as
-    /// many; an entry is a `K` and some 32 bytes. A waiter takes 32 bytes (20 where pointers have 32 bits). In shards it is
-    /// twice that. From then on, memory that more waiters have taken is not given back, nor, where there is one shard, memory
-    /// that more keys have taken.
+    /// A key takes two to five entries of the table, since tables come in powers of two, and there must be room for
+    /// twice as many; an entry is a `K` and some 32 bytes. A waiter takes 32 bytes (20 where pointers have 32 bits). In
+    /// shards it is twice that. From then on, memory that more waiters have taken is not given back, nor, without `std`
+    /// or with `critical-section`, memory that more keys have taken.
     ///
     /// # Panics
     ///
-    /// If more is asked for than can be addressed. If there is not so much memory, the allocator's error handler runs. Nothing
-    /// that is locked or waits is lost.
+    /// If more is asked for than can be addressed. If there is not so much memory, the allocator's error handler runs.
+    /// Nothing that is locked or waits is lost.
     ///
     /// # Examples
     ///

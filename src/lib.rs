@@ -1,8 +1,8 @@
 //! A keyed async mutex: callers that lock the same key hold it one at a time, in FIFO order; callers that lock different
 //! keys run concurrently; an unlocked key takes no memory.
 //!
-//! You need only [`KeyedMutex`]; the other types are what its methods return. It works under any executor, or none, on servers, in browsers, and on
-//! microcontrollers.
+//! You need only [`KeyedMutex`]; the other types are what its methods return. It works under any executor, or none, on
+//! servers, in browsers, and on microcontrollers.
 //!
 //! ```
 //! use async_mutex_lite::KeyedMutex;
@@ -35,8 +35,8 @@
 //!
 //! The guide has the [common mistakes](guide::mistakes), [recipes](guide::recipes), what to know [on a
 //! microcontroller](guide::microcontrollers), the way here [from JavaScript](guide::from_javascript) and [from a map of
-//! mutexes](guide::from_a_map), and a [comparison](guide::comparison) with other libraries. A table of all [methods, and what they
-//! can and cannot be combined with](KeyedMutex#methods-at-a-glance), is on the page of the type.
+//! mutexes](guide::from_a_map), and a [comparison](guide::comparison) with other libraries. A table of all [methods,
+//! and what they can and cannot be combined with](KeyedMutex#methods-at-a-glance), is on the page of the type.
 //!
 //! # Features
 //!
@@ -53,8 +53,8 @@
 //! memory](KeyedMutex#complexity-and-memory). Wakers never run in it: they run after it, in whatever unlocks, an interrupt
 //! handler included.
 //!
-//! `idle` adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle). It is on by default, and does not need `std`; with
-//! `default-features = false`, ask for it.
+//! `idle` adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle). It is on by default, and does not
+//! need `std`; with `default-features = false`, ask for it.
 //!
 //! The dependencies are hashbrown, foldhash and spin, and with `std` also event-listener, for threads that block.
 //!

@@ -9,8 +9,8 @@ use crate::guard::{Guard, Guards};
 use crate::hash::RandomState;
 use crate::mutex::{Borrowed, KeyedMutex};
 
-/// Holds several keys of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks them all, even if one of the wakers that
-/// this calls panics.
+/// Holds several keys of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks them all, even if one of the wakers
+/// that this calls panics.
 ///
 /// It has no `stop`: to stop waiters, use [`run_or_stop`](KeyedMutex::run_or_stop) on one of the keys, or
 /// [`stop`](KeyedMutex::stop).
@@ -38,8 +38,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Deadlocks
     ///
-    /// Calls of `lock_many` cannot deadlock with each other, since all lock in the same order. A caller that already holds another
-    /// key of the mutex still can.
+    /// Calls of `lock_many` cannot deadlock with each other, since all lock in the same order. A caller that already
+    /// holds another key of the mutex still can.
     ///
     /// # Cancel safety
     ///

@@ -32,18 +32,18 @@ use crate::table::{Locked, Shards};
 /// # assert!(ACCOUNTS.is_empty());
 /// ```
 ///
-/// **It guards no data.** A key stands for whatever your program says it does: a row, a file, a device. The value itself lives
-/// there, or in a map of your own.
+/// **It guards no data.** A key stands for whatever your program says it does: a row, a file, a device. The value
+/// itself lives there, or in a map of your own.
 ///
 #[doc = include_str!("guide/methods.md")]
 ///
 /// # Fairness
 ///
-/// Each key has one FIFO queue for all its waiters: futures, tickets and blocking threads, exclusive and shared. A future takes
-/// its place at its first poll, a [`ticket`](Self::ticket) by the call. An unlock *hands the key over* to the first waiter:
-/// from that moment the waiter has been *granted* the key, though it has not been polled since. So no newcomer can barge in, not
-/// even by [`try_lock`](Self::try_lock). An unlock calls one waker, that of the waiter's last poll (or those of all shared waiters that
-/// can now hold the key together, and of pending [`idle`](Self::idle)s).
+/// Each key has one FIFO queue for all its waiters: futures, tickets and blocking threads, exclusive and shared. A
+/// future takes its place at its first poll, a [`ticket`](Self::ticket) by the call. An unlock *hands the key over* to
+/// the first waiter: from that moment the waiter has been *granted* the key, though it has not been polled since. So no
+/// newcomer can barge in, not even by [`try_lock`](Self::try_lock). An unlock calls one waker, that of the waiter's
+/// last poll (or those of all shared waiters that can now hold the key together, and of pending [`idle`](Self::idle)s).
 ///
 /// A waiter that has been granted the key blocks the waiters behind it until it is polled or dropped, as a guard does.
 /// That happens to futures that are kept in a `select!` loop or a `join` whose task does something else
@@ -51,16 +51,17 @@ use crate::table::{Locked, Shards};
 ///
 /// # Sharing
 ///
-/// [`lock_shared`](Self::lock_shared) locks a key together with other shared holders: any number of them, or at most `n` if the
-/// mutex was made by [`with_max_shared(n)`](KeyedMutex::with_max_shared).
+/// [`lock_shared`](Self::lock_shared) locks a key together with other shared holders: any number of them, or at most
+/// `n` if the mutex was made by [`with_max_shared(n)`](KeyedMutex::with_max_shared).
 ///
 /// # Stopping
 ///
-/// A *stop* ends the wait of jobs that should not run any more: because a job before them failed, or because the program shuts
-/// down. [`stop`](Self::stop), [`stop_all`](Self::stop_all), the [`stop`](crate::Guard::stop) of a guard, and
-/// a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is dropped midway, take the waiters that it reaches out of the
-/// queue at once, and wake them in FIFO order. At their next poll they return [`Stopped`](crate::Stopped); until then, they
-/// block no other waiter, and are not counted. Those behind them that can now hold the key are granted it.
+/// A *stop* ends the wait of jobs that should not run any more: because a job before them failed, or because the
+/// program shuts down. [`stop`](Self::stop), [`stop_all`](Self::stop_all), the [`stop`](crate::Guard::stop) of a guard,
+/// and a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is dropped midway, take the waiters that it
+/// reaches out of the queue at once, and wake them in FIFO order. At their next poll they return
+/// [`Stopped`](crate::Stopped); until then, they block no other waiter, and are not counted. Those behind them that can
+/// now hold the key are granted it.
 ///
 /// | a stop reaches, if they are waiting at that moment | it does not reach |
 /// | --- | --- |
@@ -73,13 +74,15 @@ use crate::table::{Locked, Shards};
 /// Any future may be dropped in any state:
 ///
 /// - Never polled: it has had no effect. (A ticket has taken its place by the call, and gives it up.)
-/// - Waiting: it leaves the queue. The other waiters keep their order, and those behind it that can now hold the key are
-///   granted it. What is lost is the place: in the sense of tokio's `select!`, locking is *not* cancel safe. To keep the place,
-///   poll the future by reference: `&mut future` works in `select!`, since the futures of `lock` and the tickets are `Unpin`.
+/// - Waiting: it leaves the queue. The other waiters keep their order, and those behind it that can now hold the key
+///   are granted it. What is lost is the place: in the sense of tokio's `select!`, locking is *not* cancel safe. To
+///   keep the place, poll the future by reference: `&mut future` works in `select!`, since the futures of `lock` and
+///   the tickets are `Unpin`.
 /// - Granted, but not polled since: the key goes to the next waiter at once.
 /// - Running the closure of [`run_or_stop`](Self::run_or_stop): **the queue is stopped**, as by an error.
 ///
-/// To *leak* a future or a guard ([`mem::forget`](core::mem::forget)) is different: its place, or its key, is never given up.
+/// To *leak* a future or a guard ([`mem::forget`](core::mem::forget)) is different: its place, or its key, is never
+/// given up.
 ///
 /// # Deadlocks
 ///
@@ -94,22 +97,25 @@ use crate::table::{Locked, Shards};
 /// # drop(guard);
 /// ```
 ///
-/// Two tasks that each hold a key and wait for the other's deadlock, too. Lock several keys in one order everywhere, which is
-/// what [`lock_many`](Self::lock_many) does.
+/// Two tasks that each hold a key and wait for the other's deadlock, too. Lock several keys in one order everywhere,
+/// which is what [`lock_many`](Self::lock_many) does.
 ///
 /// # Panics and user code
 ///
-/// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. `Hash`, the key's `Drop`, and whatever a
-/// waker does when it is called, cloned or dropped run outside all internal locks, and may use the mutex, block, or panic; an
-/// executor may run tasks inside `wake`. `Eq` and `Borrow` run under the lock of a *shard*, a part of the table, and so do the closures of
-/// [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked): they must not use the mutex, or they deadlock
-/// or panic. A panic in any of these propagates to the caller, and leaves the mutex consistent; that of a waker comes out
-/// of the unlock, or the stop, that called it, when that is complete.
+/// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. `Hash`, the key's `Drop`, and
+/// whatever a waker does when it is called, cloned or dropped run outside all internal locks, and may use the mutex,
+/// block, or panic. An executor may run tasks inside `wake`; if those unlock the same key in turn, each hand-over needs
+/// stack on top of the one before it. (If an allocation fails, and that unwinds, a key or a waker is dropped under a
+/// lock.) `Eq` and `Borrow` run under the lock of a *shard*, a part of the table, and so do the closures of
+/// [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked): they must not use the mutex, or they
+/// deadlock or panic. A panic in any of these propagates to the caller, and leaves the mutex consistent; that of a
+/// waker comes out of the unlock, or the stop, that called it, when that is complete.
 ///
-/// Several wakers that are to be called at once are called one after another: one that blocks delays those behind it, but
-/// their waiters have been granted the key, or stopped, already. If one panics, the others are called all the same; with
-/// `std`, the panics of those are caught and dropped, without it, a second one aborts. The same goes for the keys behind one
-/// guard of `lock_many`.
+/// Several wakers that are to be called at once are called one after another: one that blocks delays those behind it,
+/// but their waiters have been granted the key, or stopped, already. If one panics, the others are called all the same;
+/// with `std`, the panics of those are caught and dropped, without it, a second one aborts. The same goes for the keys
+/// behind one guard, or one future, of `lock_many`. Otherwise a panic that comes while the thread is already unwinding
+/// from another aborts the program, as everywhere in Rust.
 ///
 /// Polling a future of the mutex, or a ticket, after completion panics.
 ///
@@ -121,10 +127,12 @@ use crate::table::{Locked, Shards};
 ///
 /// # `Send`
 ///
-/// Guards, tickets and the futures of the mutex are `Send`, and the mutex is `Sync`, if `K` is `Send`, and the hasher `Send`
-/// and `Sync`, as hashers are. The futures of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) need the future of
-/// the closure to be `Send` as well, which the compiler finds out where it sees the closure. A *generic* closure cannot be bounded
-/// so: see the [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
+/// Guards, tickets and the futures of the mutex are `Send`, and the mutex is `Sync`, if `K` is `Send`, and the hasher
+/// `Send` and `Sync`, as hashers are. What a future is given must be `Send` as well: the signal of
+/// [`lock_unless`](Self::lock_unless), the iterator of [`lock_many`](Self::lock_many), the reference of
+/// [`idle`](Self::idle), the closure of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop), and its future,
+/// which the compiler finds out where it sees the closure. A *generic* closure cannot be bounded so: see the
+/// [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
 ///
 /// # Without `std`
 ///
@@ -173,8 +181,8 @@ impl<K, S> KeyedMutex<K, S> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key exclusively, waiting for it if necessary, and returns a guard that unlocks it when dropped.
     ///
-    /// The future takes its place in the queue at its first poll. It drops `key` as soon as it does not need it: at the first
-    /// poll if the key is locked, else when it is unlocked. See the type for [fairness](Self#fairness), [cancel
+    /// The future takes its place in the queue at its first poll. It drops `key` as soon as it does not need it: at the
+    /// first poll if the key is locked, else when it is unlocked. See the type for [fairness](Self#fairness), [cancel
     /// safety](Self#cancel-safety) and [deadlocks](Self#deadlocks).
     ///
     /// # Examples
@@ -217,8 +225,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Locks a key exclusively, unless `signal` is ready first: a timer, a shutdown, a closed connection.
     ///
-    /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal bounds the wait only, not how long the guard is then held. A stop does not reach this lock: if
-    /// it should, put a `select` with the signal around a [ticket](Self::ticket).
+    /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal bounds the wait
+    /// only, not how long the guard is then held. A stop does not reach this lock: if it should, put a `select` with
+    /// the signal around a [ticket](Self::ticket).
     ///
     /// | to give up | signal |
     /// | --- | --- |
@@ -275,9 +284,9 @@ pub(crate) async fn unless<G, T>(lock: impl Future<Output = G>, signal: impl Fut
 
 /// Holds a key of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks the key.
 ///
-/// Unlocking hands the key over to the first waiter in its queue, if there is one; otherwise it removes the key's entry. It neither
-/// hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls does; even then
-/// the key is unlocked. Such a waker runs before the `drop` of the guard returns.
+/// Unlocking hands the key over to the first waiter in its queue, if there is one; otherwise it removes the key's
+/// entry. It neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls
+/// does; even then the key is unlocked. Such a waker runs before the `drop` of the guard returns.
 ///
 /// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps its
 /// key locked forever; other keys are unaffected.

@@ -10,11 +10,12 @@ use crate::guard::Guard;
 use crate::mutex::KeyedMutex;
 use crate::table::Kind;
 
-/// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key that
-/// failed, or by one of the `stop` methods. The closure that waited, if there was one, was not called.
+/// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key
+/// that failed, panicked or was dropped midway, or by one of the `stop` methods. The closure that waited, if there was
+/// one, was not called.
 ///
-/// It does not say which of these it was. A flag of your own can tell, but not exactly: when it is read, it may already tell of a
-/// later stop.
+/// It does not say which of these it was. A flag of your own can tell, but not exactly: when it is read, it may already
+/// tell of a later stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
@@ -76,10 +77,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Runs a closure while holding the key exclusively. Unless it returns `Ok`, the waiters behind it are stopped.
     ///
-    /// If it returns `Err`, panics or is dropped midway, every `run`, `run_or_stop` and ticket that waits for this key at that
-    /// moment returns [`Stopped`] at its next poll, without calling its closure. Callers that come later are served as if nothing
-    /// had happened: a retry always runs. A call that was itself stopped stops nothing. Plain [`lock`](Self::lock)s and other
-    /// keys are unaffected: see [what a stop reaches](Self#stopping).
+    /// If it returns `Err`, panics or is dropped midway, every `run`, `run_or_stop` and ticket that waits for this key
+    /// at that moment returns [`Stopped`] at its next poll, without calling its closure. Callers that come later are
+    /// served as if nothing had happened: a retry always runs. A call that was itself stopped stops nothing. Plain
+    /// [`lock`](Self::lock)s and other keys are unaffected: see [what a stop reaches](Self#stopping).
     ///
     /// # Errors
     ///
@@ -87,11 +88,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Cancel safety
     ///
-    /// As of [`run`](Self::run), while it waits. **Dropped midway, it stops the queue**: the closure's future is dropped,
-    /// then the waiters are stopped and the key is unlocked. A timeout around the whole does that, and so does a client that
-    /// disconnects, if the server drops its handler. So limit the wait only: await a [`ticket`](Self::ticket), and call
-    /// [`run_or_stop`](crate::Guard::run_or_stop) of its guard; and spawn (and detach) what should finish without its client:
-    /// see the [recipes](crate::guide::recipes#stop-on-error-although-the-client-may-disconnect).
+    /// As of [`run`](Self::run), while it waits. **Dropped midway, it stops the queue**: the closure's future is
+    /// dropped, then the waiters are stopped and the key is unlocked. A timeout around the whole does that, and so does
+    /// a client that disconnects, if the server drops its handler. So limit the wait only: await a
+    /// [`ticket`](Self::ticket), and call [`run_or_stop`](crate::Guard::run_or_stop) of its guard; and spawn (and
+    /// detach) what should finish without its client: see the
+    /// [recipes](crate::guide::recipes#stop-on-error-although-the-client-may-disconnect).
     ///
     /// # Panics
     ///
@@ -127,12 +129,13 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Stops the jobs and tickets that wait for a key, and returns how many.
     ///
-    /// Every [`run`](Self::run), [`run_or_stop`](Self::run_or_stop) and ticket that waits for the key leaves its queue now, is
-    /// woken, in FIFO order, and returns [`Stopped`] at its next poll. The holder, plain locks, and callers that come later are not
-    /// stopped: see [what a stop reaches](Self#stopping). The number is exact: it counts those that left the queue, each of which returns `Stopped`
-    /// unless it is dropped first.
+    /// Every [`run`](Self::run), [`run_or_stop`](Self::run_or_stop) and ticket that waits for the key leaves its queue
+    /// now, is woken, in FIFO order, and returns [`Stopped`] at its next poll. The holder, plain locks, and callers
+    /// that come later are not stopped: see [what a stop reaches](Self#stopping). The number is exact: it counts those
+    /// that left the queue, each of which returns `Stopped` unless it is dropped first.
     ///
-    /// It walks along the queue once, under the lock of a shard, without allocating; the wakers are called after that.
+    /// It walks along the queue once, under the lock of a shard, without allocating (but for the table, at the first
+    /// use of the mutex); the wakers are called after that.
     ///
     /// # Examples
     ///
@@ -160,9 +163,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 impl<K, S> KeyedMutex<K, S> {
     /// Stops the jobs and tickets that wait for any key, and returns how many.
     ///
-    /// It is [`stop`](Self::stop) for every key, shard after shard; the wakers are called when all have been stopped. Plain locks
-    /// are not stopped, nor is what is queued meanwhile or later: for a shutdown, first stop accepting new work, then call
-    /// this, then wait for [`all_idle`](Self::all_idle). How to leave no gap is one of the
+    /// It is [`stop`](Self::stop) for every key, shard after shard; the wakers are called when all have been stopped.
+    /// (Of two calls at the same time, either may call the wakers of what the other has stopped, in another order.)
+    /// Plain locks are not stopped, nor is what is queued meanwhile or later: for a shutdown, first stop accepting new
+    /// work, then call this, then wait for [`all_idle`](Self::all_idle). How to leave no gap is one of the
     /// [recipes](crate::guide::recipes#shut-down-gracefully).
     ///
     /// # Examples

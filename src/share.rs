@@ -16,8 +16,8 @@ use crate::table::Shards;
 /// key is handed over to the first waiter, or its entry is removed. Otherwise it behaves like
 /// [`KeyedMutexGuard`](crate::KeyedMutexGuard).
 ///
-/// It cannot be upgraded: two holders that tried that at the same time would deadlock. Drop it, lock the key exclusively, and
-/// look again at what the key guards.
+/// It cannot be upgraded: two holders that tried that at the same time would deadlock. Drop it, lock the key
+/// exclusively, and look again at what the key guards.
 pub type KeyedMutexSharedGuard<'a, K, S = RandomState> = Guard<Borrowed<'a, K, S>, true>;
 
 impl<K> KeyedMutex<K> {
@@ -63,9 +63,10 @@ impl<K, S> KeyedMutex<K, S> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key shared, together with other shared holders, waiting for it if necessary.
     ///
-    /// Shared and exclusive waiters wait in one FIFO queue. Shared waiters that are next to each other in it are granted the key
-    /// together, up to the limit of [`with_max_shared`](KeyedMutex::with_max_shared). A shared lock does not barge in: it waits
-    /// behind an exclusive waiter, even if it could share the key with its present holders. So neither kind can starve the other.
+    /// Shared and exclusive waiters wait in one FIFO queue. Shared waiters that are next to each other in it are
+    /// granted the key together, up to the limit of [`with_max_shared`](KeyedMutex::with_max_shared). A shared lock
+    /// does not barge in: it waits behind an exclusive waiter, even if it could share the key with its present holders.
+    /// So neither kind can starve the other.
     ///
     /// # Deadlocks
     ///

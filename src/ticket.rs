@@ -21,9 +21,9 @@ pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
 
 /// A place in the queue for an exclusive lock of a key of a borrowed [`KeyedMutex`], taken when the ticket was made.
 ///
-/// Run a closure with it, or await it for a guard; it returns [`Stopped`] if the queue was [stopped](KeyedMutex#stopping) while
-/// it waited. A timeout around the ticket limits the wait only, and so does a `select` with any other signal.
-/// (`timeout(duration, &mut ticket)` keeps the place when the time is up.)
+/// Run a closure with it, or await it for a guard; it returns [`Stopped`] if the queue was
+/// [stopped](KeyedMutex#stopping) while it waited. A timeout around the ticket limits the wait only, and so does a
+/// `select` with any other signal. (`timeout(duration, &mut ticket)` keeps the place when the time is up.)
 ///
 /// ```
 /// # use async_mutex_lite::{KeyedMutex, Stopped};
@@ -40,8 +40,8 @@ pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
 /// # assert_eq!(runtime.block_on(wallet(&KeyedMutex::new(), 1)), Ok(7));
 /// ```
 ///
-/// A ticket that has been granted the key and is not polled blocks the waiters behind it, as a guard does. It may be dropped
-/// in any state: it gives up its place, or the key. It allocates no more than a plain lock.
+/// A ticket that has been granted the key and is not polled blocks the waiters behind it, as a guard does. It may be
+/// dropped in any state: it gives up its place, or the key. It allocates no more than a plain lock.
 ///
 /// # Panics
 ///
@@ -74,7 +74,8 @@ impl<H: Handle, const SHARED: bool> Queued<H, SHARED> {
     ///
     /// # Errors
     ///
-    /// Returns [`Stopped`], without calling the closure, if the queue was stopped while the ticket waited in it, polled or not.
+    /// Returns [`Stopped`], without calling the closure, if the queue was stopped while the ticket waited in it, polled
+    /// or not.
     pub async fn run<T>(self, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
         let output; // out here, so that it is not leaked if unlocking panics
         {
@@ -136,10 +137,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Takes a place in the queue of a key if `admit` returns `true` of how the key stands. Returns `None` if it does not.
     ///
-    /// `|now| now.waiting < 20` bounds the queue: it admits one holder and at most 20 waiters. The decision is atomic: nothing
-    /// comes or goes between it and the queueing. `admit` is called even if the key is free (`now.holders == 0`). It runs under
-    /// the lock of a shard: it must be short (to read an atomic flag is fine), must not use the mutex, and must not capture a value
-    /// whose `Drop` uses the mutex. A panic in it propagates, and changes nothing.
+    /// `|now| now.waiting < 20` bounds the queue: it admits one holder and at most 20 waiters. The decision is atomic:
+    /// nothing comes or goes between it and the queueing. `admit` is called even if the key is free (`now.holders ==
+    /// 0`). It runs under the lock of a shard: it must be short (to read an atomic flag is fine), must not use the
+    /// mutex, and must not capture a value whose `Drop` uses the mutex. A panic in it propagates, and changes nothing.
     ///
     /// # Examples
     ///
@@ -176,8 +177,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         any_ticket(self, key)
     }
 
-    /// Like [`ticket_if`](Self::ticket_if), for a shared lock: `|now| now.waiting < 20` admits any number of holders, and at most 20
-    /// waiters, shared and exclusive ones together.
+    /// Like [`ticket_if`](Self::ticket_if), for a shared lock: `|now| now.waiting < 20` admits any number of holders,
+    /// and at most 20 waiters, shared and exclusive ones together.
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
     pub fn ticket_shared_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<SharedTicket<'_, K, S>> {
         ticket(self, key, admit)

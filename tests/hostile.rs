@@ -581,24 +581,31 @@ fn the_output_of_a_signal_is_not_leaked_if_giving_up_the_place_panics() {
 
 #[test]
 #[cfg(feature = "std")] // without, the second panic while the first unwinds aborts
-fn all_keys_behind_one_guard_are_unlocked_though_several_wakers_panic() {
+fn all_keys_behind_one_guard_or_future_are_unlocked_though_several_wakers_panic() {
     let mutex = Arc::new(KeyedMutex::<u32>::new());
-    for half_way in [false, true] {
-        let blocker = half_way.then(|| mutex.try_lock(9).unwrap());
+    #[derive(PartialEq)]
+    enum What {
+        Guard,
+        Waiting,
+        Granted,
+    }
+    for what in [What::Guard, What::Waiting, What::Granted] {
+        let blocker = (what != What::Guard).then(|| mutex.try_lock(9).unwrap());
         let mut many = common::hand(mutex.lock_many_arc([1, 2, 3, 4, 9]));
-        let guards = if half_way {
+        let guards = if blocker.is_none() {
+            Some(many.ready())
+        } else {
             many.pending();
             None
-        } else {
-            Some(many.ready())
         };
         let waker = Waker::from(odd(|| resume_unwind(Box::new("in wake"))));
-        let mut waiters: Vec<_> = (1..5).map(|key| common::hand(mutex.lock(key))).collect();
+        let mut waiters: Vec<_> = [1, 2, 3, 4, 9].map(|key| common::hand(mutex.lock(key))).into();
         waiters.iter_mut().for_each(|waiter| assert!(waiter.poll_with(&waker).is_pending()));
+        let blocker = blocker.filter(|_| what == What::Waiting);
         let panic = catch_unwind(AssertUnwindSafe(|| drop((guards, many)))).unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&"in wake"));
+        drop(catch_unwind(AssertUnwindSafe(|| drop(blocker))));
         waiters.iter_mut().for_each(|waiter| drop(waiter.ready()));
-        drop(blocker);
         assert!(mutex.is_empty());
     }
 }

@@ -27,13 +27,15 @@
 //!
 //! # Invariants
 //!
-//! 1. A slot's `waiting` is the length of its queue. There are as many granted claims of its key as it has `holders`, or one, if
-//!    that is `EXCLUSIVE`. *Kept by* `Shard::claim`, `pass`, `change`; *checked by* `Shard::check`, `tests/memory.rs`.
-//! 2. A key has at most one slot, and no two slots of a shard ever share an id: looking for a slot and making it are one critical
-//!    section. *Kept by* `Shard::claim`; *checked by* `Shard::check`, `tests/model.rs`, loom.
-//! 3. A node waits in one list and has a waker; or it is granted, stopped or abandoned, in no list, and has a waker if it is in
-//!    a batch; or it is free. Its waiter alone gives it up, and frees it, unless it is in a batch: then the
-//!    thread that wakes the batch does. *Kept by* [`Nodes`](queue::Nodes); *checked by* `Shard::check`, `tests/cancel.rs`, `tests/wakers.rs`.
+//! 1. A slot's `waiting` is the length of its queue. There are as many granted claims of its key as it has `holders`,
+//!    or one, if that is `EXCLUSIVE`. *Kept by* `Shard::claim`, `pass`, `change`; *checked by* `Shard::check`,
+//!    `tests/memory.rs`.
+//! 2. A key has at most one slot, and no two slots of a shard ever share an id: looking for a slot and making it are
+//!    one critical section. *Kept by* `Shard::claim`; *checked by* `Shard::check`, `tests/model.rs`, loom.
+//! 3. A node waits in one list and has a waker; or it is granted, stopped or abandoned, in no list, and has a waker if
+//!    it is in a batch; or it is free. Its waiter alone gives it up, and frees it, unless it is in a batch: then the
+//!    thread that wakes the batch does. *Kept by* [`Nodes`](queue::Nodes); *checked by* `Shard::check`,
+//!    `tests/cancel.rs`, `tests/wakers.rs`.
 //! 4. At most `max` share a key, and the first in a queue could not hold the key together with its holders: every way out
 //!    of a key or of its queue looks at the head again. *Kept by* `Slot::admit`, which alone grants a key that is shared;
 //!    *checked by* `Shard::check`, `tests/shared.rs`, `tests/model.rs`.
@@ -44,20 +46,21 @@
 //!
 //! # The user's code
 //!
-//! Under a shard's lock run `Eq` and `Borrow` of keys, and the closures of `ticket_if` and `for_each_locked`, all before anything
-//! has changed, so that their panics change nothing. (And the drop of a waker or a key, if memory runs out and that unwinds.)
-//! All else runs outside: `Hash` before; `K::drop`, and what a waker does when it is called, cloned or dropped, after, when
-//! everything is in order. So a waker may do to the mutex what it likes, and its panic only passes through.
-//! `Waker::will_wake` compares pointers, and is not the user's.
+//! Under a shard's lock run `Eq` and `Borrow` of keys, and the closures of `ticket_if` and `for_each_locked`, all
+//! before anything has changed, so that their panics change nothing. (And the drop of a waker or a key, if memory runs
+//! out and that unwinds.) All else runs outside: `Hash` before; `K::drop`, and what a waker does when it is called,
+//! cloned or dropped, after, when everything is in order. So a waker may do to the mutex what it likes, and its panic
+//! only passes through. `Waker::will_wake` compares pointers, and is not the user's.
 //!
 //! # Why no wake-up is lost
 //!
-//! A node has a waker from the moment it is in a list, and that of the last poll from then on. Taking it out of the list,
-//! granted or stopped, is one step under the lock; the thread that takes that step has its waker, or the batch with
-//! it, and calls it. So a waiter that finds itself waiting has left a waker that will be called, and one whose waker has been
-//! called finds what it was called for. A batch is known to one thread alone, which goes on to its end even if a waker panics
-//! ([`each`]), so that a waker that blocks delays no other batch. A waker that is replaced must be cloned, which
-//! is the user's code: the poll leaves the lock, clones, and looks again ([`Locked::poll`]).
+//! A node has a waker from the moment it is in a list, and that of the last poll from then on. Taking it out of the
+//! list, granted or stopped, is one step under the lock; the thread that takes that step has its waker, or the batch
+//! with it, and calls it. So a waiter that finds itself waiting has left a waker that will be called, and one whose
+//! waker has been called finds what it was called for. A batch is known to one thread alone, which goes on to its end
+//! even if a waker panics ([`each`]), so that a waker that blocks delays no other batch. (Two `stop_all`s at the same
+//! time share theirs: either may wake what the other has stopped.) A waker that is replaced must be cloned, which is
+//! the user's code: the poll leaves the lock, clones, and looks again ([`Locked::poll`]).
 //!
 //! # Cancellation
 //!
@@ -76,20 +79,20 @@
 //!
 //! # Cost
 //!
-//! Lock and unlock of a free key: one hash, two critical sections, no allocation once the map is warm. A wait: three more
-//! (join, unlock, poll), and 32 bytes of the slab (20 where pointers are half as long). All are O(1) in the number of waiters.
-//! The map is at most eight times as large as needed, or 16 buckets, a shard; where there is one shard it stays as large as it
-//! was until it is empty. The slab is given back when it is unused and has more than 64 nodes. What is O(n) is listed in the
-//! documentation of `KeyedMutex`.
+//! Lock and unlock of a free key: one hash, two critical sections, no allocation once the map is warm. A wait: two more
+//! (to join the queue, and to be polled when the key is granted), and 32 bytes of the slab (20 where pointers are half
+//! as long). All are O(1) in the number of waiters. The map is at most eight times as large as needed, or 16 buckets, a
+//! shard; where there is one shard it stays as large as it was until it is empty. The slab is given back when it is
+//! unused and has more than 64 nodes. What is O(n) is listed in the documentation of `KeyedMutex`.
 //!
 //! # Roads not taken
 //!
 //! - *The order of waiters in event-listener's list.* It was so at first. That list has a lock, under which wakers run
 //!   and which a claim entered under the shard's lock: two locks in two orders, and threads that stopped forever. It
 //!   cost twice the instructions of this, for a token on its way from one lock to the other.
-//! - *A stop that is told in turn.* It was so, too: the stopped kept their places, each with a ticket number, and the slot a
-//!   number below which tickets were stopped. A newcomer then waited for a thousand stopped futures to be polled, one after
-//!   another, and every wait paid for the numbers with a second look-up.
+//! - *A stop that is told in turn.* It was so, too: the stopped kept their places, each with a ticket number, and the
+//!   slot a number below which tickets were stopped. A newcomer then waited for a thousand stopped futures to be
+//!   polled, one after another, and every wait paid for the numbers with a second look-up.
 //! - *A queue of wakers in the slot, a `VecDeque`.* A waiter that leaves from the middle has to be found in it, or leaves a
 //!   hole; and each contended key allocates.
 //! - *An `Arc<Mutex>` for each key, in a map.* It needs a clean-up that races with the next lock, hashes three times, and
@@ -99,12 +102,14 @@
 //! - *One look-up for free and locked keys alike, in place of a short cut and a long way.* The waker would have to be
 //!   cloned before it is known to be needed; or, if a node waits with a waker that does nothing until it has another, each
 //!   wait takes 33 instructions more, and a program that only locks 250 bytes.
-//! - *One way to unlock, in place of a short one for programs that neither share nor watch.* They would take 370 bytes of
-//!   WASM more, and a hand-over 130 instructions. So the other way is found by a pointer, which shared locks and watchers leave behind.
-//! - *One list in each shard for all that is yet to be woken, in place of batches.* A waker that blocks, or an executor that runs
-//!   tasks inside `wake`, then delays, or nests, the wake-ups of all keys in the shard.
+//! - *One way to unlock, in place of a short one for programs that neither share nor watch.* They would take 370 bytes
+//!   of WASM more, and a hand-over 130 instructions. So the other way is found by a pointer, which shared locks and
+//!   watchers leave behind.
+//! - *One list in each shard for all that is yet to be woken, in place of batches.* A waker that blocks, or an executor
+//!   that runs tasks inside `wake`, then delays, or nests, the wake-ups of all keys in the shard.
 //! - *Wakers collected in a `Vec`.* It allocates, under the lock, where unlocking must not fail.
-//! - *Guards that keep the mutex and look for the shard.* They keep the shard, if they can borrow it: 15 of 204 instructions.
+//! - *Guards that keep the mutex and look for the shard.* They keep the shard, if they can borrow it: 15 of 204
+//!   instructions.
 //! - *Unlocking by remembered bucket.* Fewer instructions, but a table that moves entries must then tell their
 //!   guards, or check.
 

@@ -1,10 +1,11 @@
 //! The waiters of a shard: a slab of nodes, and the lists that run through it.
 //!
 //! A waiter keeps the index of its node, and alone gives it up. A node is **waiting**, in a list, with the waker of its
-//! waiter's last poll; or it has been **granted** what it waits for, or **stopped**, and is in no list. Several nodes that are
-//! granted or stopped at once form a **batch** until their wakers have been called: a chain whose start is known to the
-//! thread that calls them, and to no other. Their waiters may be polled or dropped meanwhile. Such a node is **abandoned**:
-//! it stays in its batch, and is freed when its turn comes there.
+//! waiter's last poll; or it has been **granted** what it waits for, or **stopped**, and is in no list. Several nodes
+//! that are granted or stopped at once form a **batch** until their wakers have been called: a chain whose start is
+//! known to the thread that calls them, and to no other. (That of a `stop_all` may be called by another `stop_all`.)
+//! Their waiters may be polled or dropped meanwhile. Such a node is **abandoned**: it stays in its batch, and is freed
+//! when its turn comes there.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -162,18 +163,11 @@ impl Nodes {
             State::Stopped => STOPPED,
             _ => GRANTED,
         };
-        self.abandon(index);
-        Err(end)
-    }
-
-    /// Gives up a node that is in no list. If it is in a batch, the thread that wakes the batch frees it.
-    #[inline]
-    pub(crate) fn abandon(&mut self, index: u32) {
-        let node = self.node(index);
-        match node.waker {
+        match &mut self.node(index).waker {
             None => self.free(index),
-            Some(_) => node.state = State::Abandoned,
+            Some(_) => self.node(index).state = State::Abandoned, // it is in a batch: the thread that wakes that frees it
         }
+        Err(end)
     }
 
     #[inline]

@@ -66,8 +66,8 @@ impl<K> Shard<K> {
         }
     }
 
-    /// Claims a key, if `admit` says so of how it stands: at once, if that can be, or else, if there is a waker to wait with,
-    /// a place in its queue.
+    /// Claims a key, if `admit` says so of how it stands: at once, if that can be, or else, if there is a waker to wait
+    /// with, a place in its queue.
     #[inline]
     pub(crate) fn claim(
         &mut self,
@@ -121,8 +121,8 @@ impl<K> Shard<K> {
         }
     }
 
-    /// Gives up a place in the queue; or the key, which goes to the first in the queue, or is free. (Its arguments are not a
-    /// `Place`, so that a program that never waits can do without half of this.)
+    /// Gives up a place in the queue; or the key, which goes to the first in the queue, or is free. (Its arguments are
+    /// not a `Place`, so that a program that never waits can do without half of this.)
     #[inline(never)]
     fn pass(&mut self, hash: u32, mut node: u32, id: u64) -> Left<K> {
         if node < STOPPED {
@@ -161,8 +161,8 @@ impl<K> Shard<K> {
         })
     }
 
-    /// Changes how a key stands. `work` returns whether the key has no holder then. After it, the waiters that can hold the key are
-    /// granted it.
+    /// Changes how a key stands. `work` returns whether the key has no holder then. After it, the waiters that can hold
+    /// the key are granted it.
     pub(crate) fn change(&mut self, Place { hash, id, .. }: Place, work: &mut Work<'_, K>) -> Left<K> {
         let (slot, mut batch) = (self.slots.of(hash, id), List::EMPTY);
         let free = work(slot, &mut self.nodes, &mut batch);

@@ -10,8 +10,8 @@ use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
 use super::slot::Slot;
 
-/// Where there is `std`, and no critical section is to be kept short, there is room for code that saves time: a hot slot, a map
-/// that shrinks before it is empty, and a short cut to a free key.
+/// Where there is `std`, and no critical section is to be kept short, there is room for code that saves time: a hot
+/// slot, a map that shrinks before it is empty, and a short cut to a free key.
 pub(crate) const ROOMY: bool = cfg!(all(feature = "std", not(feature = "critical-section")));
 
 /// A map of at most this many buckets is kept, so that a few keys coming and going do not allocate.

@@ -4,8 +4,8 @@ use core::mem;
 #[cfg(feature = "std")]
 use {core::panic::AssertUnwindSafe, std::panic::catch_unwind};
 
-/// Calls `act` with each item. If it panics, the others follow while that panic unwinds: with `std`, further panics are
-/// caught and dropped; without, a second one aborts the program.
+/// Calls `act` with each item. If it panics, or if the thread is unwinding already, the others follow while that panic
+/// unwinds: with `std`, further panics are caught and dropped; without, a second one aborts the program.
 pub(crate) fn each<T>(next: &mut dyn FnMut() -> Option<T>, act: fn(T)) {
     struct Rest<'a, T>(&'a mut dyn FnMut() -> Option<T>, fn(T));
 
@@ -22,6 +22,10 @@ pub(crate) fn each<T>(next: &mut dyn FnMut() -> Option<T>, act: fn(T)) {
         }
     }
 
+    #[cfg(feature = "std")]
+    if std::thread::panicking() {
+        return drop(Rest(next, act));
+    }
     while let Some(item) = next() {
         let rest = Rest(next, act);
         act(item);

@@ -91,8 +91,11 @@ impl<K> Shards<K> {
             // Looks again when the executor has had a look at other tasks.
             let mut yielded = false;
             poll_fn(|context| {
+                if mem::replace(&mut yielded, true) {
+                    return Poll::Ready(());
+                }
                 context.waker().wake_by_ref();
-                if mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+                Poll::Pending
             })
             .await;
         }
