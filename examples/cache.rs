@@ -1,5 +1,5 @@
-//! A cache under a stampede, on smol: many want the same few keys at the same moment, and each is loaded
-//! once. Those who waited find it when they look again.
+//! A cache under a stampede, on smol: many readers ask for the same few keys at the same moment, and each key is loaded
+//! once. A reader that waited finds the value when it checks the cache again.
 //!
 //! `cargo run --release --example cache`
 #![allow(clippy::std_instead_of_core)] // examples have the standard library
@@ -50,7 +50,7 @@ impl Cache {
     }
 }
 
-/// Lets all readers loose on an empty cache. Returns how many loads that took.
+/// Starts all readers at once, on an empty cache. Returns how many loads that took.
 pub(crate) fn loads(locked: bool) -> usize {
     let cache = Cache::default();
     let executor = LocalExecutor::new();

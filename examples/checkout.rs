@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! cargo run --release --example checkout             the orders in checkout.txt
-//! cargo run --release --example checkout my.txt      your own: "user amount" a line
+//! cargo run --release --example checkout my.txt      your own: "user amount" on each line
 //! cargo run --release --example checkout - < my.txt  the same, from standard input
 //! ```
 //!
-//! Everybody starts with just the money for all of their orders. To pay for one, a worker reads the
-//! balance, and, after an answer from a slow database, writes what is left. Two workers between the same
-//! read and write spend the same money: the shop ships both orders and is paid for one. What is still
-//! there when all orders have been shipped is what the shop has lost.
+//! Each customer starts with exactly the money for all of their orders. To pay for one, a worker reads the balance,
+//! and, after an answer from a slow database, writes what is left. If two workers read the same balance before either
+//! writes, they spend the same money: the shop ships both orders and is paid for one. The money that is left when all
+//! orders have been shipped is what the shop has lost.
 //!
-//! Blank lines and all after a `#` are skipped. A bad line is reported with its number and the reason, and
-//! the rest still runs. The exit status is 1 if money was lost with the mutex, 2 if the input cannot be read.
+//! Blank lines, and everything after a `#`, are skipped. A bad line is reported with its number and the reason, and the
+//! rest still runs. The exit status is 1 if money was lost with the mutex, 2 if the input cannot be read or the output
+//! cannot be written.
 #![allow(clippy::std_instead_of_core)] // examples have the standard library
 
 use std::collections::HashMap;
@@ -29,8 +30,9 @@ use smol::{Executor, Timer, block_on, channel};
 
 const SAMPLE: &str = include_str!("checkout.txt");
 const THREADS: usize = 4;
-/// How long the longest queue may take in all, and one order at most.
+/// How long the longest queue may take in all.
 const PATIENCE: Duration = Duration::from_millis(600);
+/// How long one order may take.
 const SLOWEST: Duration = Duration::from_millis(40);
 /// Timers finer than this are worth less than they cost.
 const FINEST: Duration = Duration::from_millis(1);
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
         [] => Ok(SAMPLE.into()),
         [dash] if dash == "-" => read_all(io::stdin()),
         [help] if help == "-h" || help == "--help" => {
-            let usage = "usage: checkout [FILE | -]\n\nFILE has a \"user amount\" a line; - is standard input.\n";
+            let usage = "usage: checkout [FILE | -]\n\nEach line of FILE is \"user amount\"; - is standard input.\n";
             return show(&mut io::stdout(), usage, ExitCode::SUCCESS);
         }
         [path] => fs::read(path),
@@ -87,7 +89,7 @@ pub(crate) fn conclude(orders: &[Order], without: &Day, with: &Day, colour: bool
     show(out, &report(orders, without, with, colour), status)
 }
 
-/// Writes it all. A reader that has seen enough (`| head`) is no failure; anything else is.
+/// Writes the text. It is not a failure if the reader has closed the pipe (`| head`); any other error is.
 fn show(to: &mut impl Write, text: &str, status: ExitCode) -> ExitCode {
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::from(2),
@@ -127,7 +129,7 @@ fn parse_line(line: &[u8]) -> Result<Option<Order<'_>>, String> {
         return Err(format!("{} after the amount", quote(more)));
     }
     if user.contains(char::is_control) {
-        return Err(format!("{} is no name: it has control characters", quote(user)));
+        return Err(format!("{} is not a name: it has control characters", quote(user)));
     }
     let amount = parse_amount(amount).map_err(|reason| format!("{} {reason}", quote(amount)))?;
     Ok(Some(Order { user, amount }))
@@ -137,22 +139,22 @@ fn parse_amount(text: &str) -> Result<u64, &'static str> {
     let (units, cents) = text.split_once('.').unwrap_or((text, "00"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(units) || !digits(cents) {
-        return Err("is no amount: write 12 or 12.50");
+        return Err("is not an amount: write 12 or 12.50");
     }
     let cents = match cents.len() {
         1 => 10 * cents.parse::<u64>().unwrap_or(0),
         2 => cents.parse().unwrap_or(0),
-        _ => return Err("is no amount: there are no parts of a cent"),
+        _ => return Err("is not an amount: it has more than two decimals"),
     };
     let units = units.parse::<u64>().ok().and_then(|units| units.checked_mul(100));
     match units.and_then(|units| units.checked_add(cents)) {
         None => Err("is too much: 184467440737095516.15 is the limit"),
-        Some(0) => Err("is nothing to pay"),
+        Some(0) => Err("is not an amount: it must be more than zero"),
         Some(amount) => Ok(amount),
     }
 }
 
-/// Somebody else's text, fit for a terminal.
+/// Makes text from the input safe to print on a terminal.
 fn quote(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     if short.len() < text.len() { format!("{short:?}...") } else { format!("{short:?}") }
@@ -181,7 +183,7 @@ fn pace(orders: &[Order]) -> Duration {
     if pace < FINEST { Duration::ZERO } else { pace }
 }
 
-/// Handles all orders at once, on so many threads, with or without the mutex.
+/// Handles all orders at once, on `threads` threads, with or without the mutex.
 pub(crate) fn serve<'a>(
     orders: &[Order<'a>],
     mutex: Option<&KeyedMutex<&'a str>>,
@@ -235,7 +237,7 @@ pub(crate) fn serve<'a>(
     Day { spans, shipped, lost: accounts().values().sum() }
 }
 
-/// The answer takes its time, not the same for everyone.
+/// Waits for the database's answer, which takes longer for some orders than for others.
 async fn database(pace: Duration, number: usize) {
     yield_now().await;
     if !pace.is_zero() {
@@ -319,7 +321,7 @@ fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) -> String {
     let mut text = String::new();
     let count = |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     let _ = writeln!(text, "{} by {}, all at once", count(orders.len(), "order"), count(users.len(), "user"));
-    let _ = writeln!(text, "both charts have one scale: {} ms from edge to edge", end.as_millis());
+    let _ = writeln!(text, "both charts have the same scale: {} ms from edge to edge", end.as_millis());
 
     for (title, day) in [("WITHOUT the mutex", without), ("WITH the mutex", with)] {
         let took = ended(day).as_millis();
@@ -343,7 +345,7 @@ fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) -> String {
     }
     let _ = writeln!(
         text,
-        "\n  {} one order is being paid, {} so many at once on the same money; wait: {} so many queue for the key",
+        "\n  {} one order runs, {} orders run at once on the same money; wait: {} orders wait for the key",
         paint(colour, GREEN, "█ ▒"),
         paint(colour, RED, "2-9+"),
         paint(colour, DIM, "1-9+"),
@@ -351,7 +353,7 @@ fn report(orders: &[Order], without: &Day, with: &Day, colour: bool) -> String {
     text
 }
 
-/// Who runs, and below, where anybody does, who waits.
+/// A line for the orders of one user that run, and, if any of them wait, one below for those that do.
 fn lane(text: &mut String, colour: bool, user: &str, spans: impl Iterator<Item = Span> + Clone, end: Duration) {
     let name: String =
         if user.chars().count() > NAME { user.chars().take(NAME - 1).chain(['…']).collect() } else { user.into() };
@@ -373,7 +375,7 @@ fn lane(text: &mut String, colour: bool, user: &str, spans: impl Iterator<Item =
     }
     text.push_str("│\n");
 
-    // Waits too short to see are those of a lock that was free.
+    // Waits too short to see are not drawn: there, the key was free.
     let shortest = end / COLUMNS as u32;
     let waits = spans.map(|span| (span.came, span.began)).filter(|(came, began)| *began - *came > shortest);
     let waits = columns(waits, end);

@@ -1,7 +1,7 @@
-//! One fetch for all callers, also known as single flight: callers that ask for the same key while its fetch runs share one
-//! fetch, and get the same [`Arc`] of its outcome, whether that is a success or an error. Nothing is kept when the last of them
-//! has been told: this is not a cache. A caller may be cancelled in any state. If it was the one that polled the fetch, the next
-//! caller goes on where it left off.
+//! One fetch for all callers, also known as single flight: callers that ask for the same key while its fetch runs share
+//! that fetch, and get the same [`Arc`] of its outcome, whether that is a success or an error. Nothing is kept once the
+//! last of them has its outcome: this is not a cache. A caller may be cancelled in any state. If it was the one that
+//! polled the fetch, the next caller resumes it.
 //!
 //! Written to be copied. `cargo run --release --example flights`
 #![allow(clippy::std_instead_of_core)] // examples have the standard library
@@ -48,7 +48,7 @@ impl<K: Clone + Eq + Hash, T> Flights<K, T> {
         let ticket = self.keys.ticket_if(key, |now| {
             let mut flights = self.flights.lock().unwrap();
             let flight = flights.entry(caller.1.clone()).or_default();
-            caller.2 = if now.holders > 0 { flight.upgrade() } else { None }; // its holder keeps it
+            caller.2 = if now.holders > 0 { flight.upgrade() } else { None }; // the holder of the key keeps it alive
             let new = || Arc::new(Flight { begun: Mutex::new(None), outcome: OnceLock::new() });
             *flight = Arc::downgrade(caller.2.get_or_insert_with(new));
             true
@@ -64,7 +64,7 @@ impl<K: Clone + Eq + Hash, T> Flights<K, T> {
                 outcome
             });
             let _ = flight.outcome.set(Arc::new(outcome.await));
-            guard.stop(); // all that wait have joined this flight; callers that come later begin a new one
+            guard.stop(); // all waiters have joined this flight; callers that come later begin a new one
         }
         flight.outcome.get().expect("a stopped caller has an outcome").clone()
     }
@@ -86,5 +86,5 @@ pub(crate) fn main() {
     let callers: Vec<_> = (0..1_000).map(|_| executor.spawn(flights.get("https://example.org", fetch()))).collect();
     let outcomes: Vec<_> = smol::block_on(executor.run(stream::iter(callers).then(|caller| caller).collect()));
     assert!(outcomes.iter().all(|outcome| Arc::ptr_eq(outcome, &outcomes[0])) && flights.is_empty());
-    println!("{} callers have got one outcome, {:?}, and nothing is kept", outcomes.len(), outcomes[0]);
+    println!("{} callers got the same outcome, {:?}, and nothing is kept", outcomes.len(), outcomes[0]);
 }

@@ -1,6 +1,6 @@
-//! At most two requests at a time to each host, on smol: real servers on this machine, which turn a third one away.
+//! At most two requests at a time to each host, on smol: real servers on this machine, which reject a third one.
 //!
-//! `cargo run --release --example limit` shows who was inside when.
+//! `cargo run --release --example limit` shows when each request waited and when it was served.
 #![allow(clippy::std_instead_of_core)] // examples have the standard library
 
 use std::cell::Cell;
@@ -22,7 +22,7 @@ const LIMIT: u32 = 2;
 /// How long it takes to answer.
 const WORK: Duration = Duration::from_millis(20);
 
-/// Answers `ok`, or `busy` if too many ask at the same time.
+/// Answers `ok`, or `busy` if too many clients are connected at the same time.
 async fn serve(listener: TcpListener, executor: Rc<LocalExecutor<'_>>) {
     let inside = Rc::new(Cell::new(0));
     while let Ok((mut stream, _)) = listener.accept().await {
@@ -44,7 +44,8 @@ async fn fetch(host: SocketAddr) -> io::Result<String> {
     Ok(answer)
 }
 
-/// One request: when it wanted to go, was let in, and was answered.
+/// One request: when it was sent, after waiting for a permit if there is a limit; when it was answered; and whether it
+/// was served.
 pub(crate) struct Request {
     host: usize,
     from: Duration,
@@ -52,7 +53,7 @@ pub(crate) struct Request {
     pub(crate) served: bool,
 }
 
-/// Sends all requests at once; with the mutex, so many go to a host as it answers.
+/// Sends all requests at once; if `limited`, no more run to a host at a time than it answers.
 pub(crate) fn send_all(limited: bool) -> io::Result<Vec<Request>> {
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(async {
@@ -85,7 +86,7 @@ pub(crate) fn send_all(limited: bool) -> io::Result<Vec<Request>> {
     }))
 }
 
-/// A line for each request: when it waited, and when it was inside.
+/// Prints a line for each request: when it waited, and when it was served.
 fn draw(requests: &[Request]) {
     const COLUMNS: u32 = 60;
     let end = requests.iter().map(|request| request.to).max().unwrap_or(WORK);
@@ -95,17 +96,17 @@ fn draw(requests: &[Request]) {
         let inside = if request.served { "█" } else { "×" };
         println!("  host {}  {}{}", request.host + 1, "·".repeat(from), inside.repeat((to - from).max(1)));
     }
-    println!("  · waits   █ is inside   × was turned away      {:.0} ms in all", end.as_secs_f64() * 1e3);
+    println!("  · waits   █ is served   × is rejected      {:.0} ms in all", end.as_secs_f64() * 1e3);
 }
 
 pub(crate) fn main() -> io::Result<ExitCode> {
-    let turned_away = |requests: &[Request]| requests.iter().filter(|request| !request.served).count();
+    let rejected = |requests: &[Request]| requests.iter().filter(|request| !request.served).count();
     let without = send_all(false)?;
     println!("{REQUESTS} requests to each of {HOSTS} hosts, which answer {LIMIT} at a time\n");
-    println!("without a limit of our own: {} turned away", turned_away(&without));
+    println!("without a limit of our own: {} rejected", rejected(&without));
     draw(&without);
     let with = send_all(true)?;
-    println!("\nat most {LIMIT} share a host: {} turned away", turned_away(&with));
+    println!("\nat most {LIMIT} requests to a host at a time: {} rejected", rejected(&with));
     draw(&with);
-    Ok(if turned_away(&with) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if rejected(&with) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

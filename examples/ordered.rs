@@ -1,7 +1,7 @@
-//! Messages of many senders, worked on by several threads of smol, in the order of arrival for each sender.
+//! Messages from many senders, handled by several threads of smol, in the order of arrival for each sender.
 //!
-//! A lock alone keeps two messages of one sender apart, but it serves them as they come to the lock, and
-//! executors promise no order there. A ticket, taken when the message arrives, fixes its place.
+//! A lock alone never runs two messages of one sender at once, but it serves them in the order in which their tasks
+//! first poll it, and executors do not guarantee that order. A ticket, taken when the message arrives, fixes its place.
 //!
 //! `cargo run --release --example ordered`
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)] // examples have the standard library
@@ -25,25 +25,25 @@ struct Message {
 
 struct Desk {
     mutex: Arc<KeyedMutex<usize>>,
-    /// What was worked on, by sender, in this order.
+    /// The numbers of the messages that were handled, for each sender, in the order of handling.
     done: [Mutex<Vec<usize>>; SENDERS],
 }
 
 impl Desk {
     async fn handle(&self, message: Message, ticket: Option<TicketArc<usize>>) {
-        // Whatever comes before the turn, decoding for one, takes the first messages longest here.
+        // Stands for work before the lock, such as decoding. Here it takes longest for the first messages.
         for _ in message.number..MESSAGES {
             yield_now().await;
         }
         let _guard = match ticket {
-            Some(ticket) => ticket.await.expect("nobody stops the queue"),
+            Some(ticket) => ticket.await.expect("nothing stops the queue"),
             None => self.mutex.lock_arc(message.sender).await,
         };
         self.done[message.sender].lock().unwrap().push(message.number);
     }
 }
 
-/// Works through all messages. Returns how many pairs of one sender's messages ended up the wrong way round.
+/// Handles all messages. Returns how many pairs of messages of one sender were handled in the wrong order.
 pub(crate) fn inversions(tickets: bool, threads: usize) -> usize {
     let desk = Desk { mutex: Arc::default(), done: [const { Mutex::new(Vec::new()) }; SENDERS] };
     let executor = Executor::new();
@@ -72,8 +72,8 @@ pub(crate) fn main() -> ExitCode {
     let (without, with) = (inversions(false, THREADS), inversions(true, THREADS));
     let pairs = SENDERS * MESSAGES * (MESSAGES - 1) / 2;
     println!("{SENDERS} senders, {MESSAGES} messages each, {THREADS} threads, {pairs} pairs of one sender's messages");
-    println!("the earlier a message, the longer it is decoded here: they come to the lock the other way round");
-    println!("without tickets: {without} pairs the wrong way round, since a lock serves them as they come to it");
-    println!("with tickets:    {with}, since the place in the queue is taken when a message arrives");
+    println!("the earlier a message arrives, the longer its decoding takes: they reach the lock in reverse order");
+    println!("without tickets: {without} pairs in the wrong order, since the lock serves messages as they reach it");
+    println!("with tickets:    {with} pairs, since the place in the queue is taken when a message arrives");
     if with == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,5 +1,5 @@
-//! A workflow like a transaction, on smol: the steps of an order queue up, and one that fails stops those
-//! behind it. The other order is not touched, and a retry runs.
+//! A workflow that ends at its first error, on smol: the steps of an order queue up, and a step that fails stops the
+//! steps behind it. The other order is not affected, and a retry runs.
 //!
 //! `cargo run --release --example stop`
 

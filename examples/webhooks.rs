@@ -22,7 +22,8 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// Between the question whether the event was processed and the note that it was, others come in.
+    /// Checks whether the event was processed, processes it, and records that it was. Without the lock, other
+    /// deliveries of the event run between the check and the record.
     async fn process_unless_done(&self, event: usize) {
         if self.done.lock().unwrap().contains(&event) {
             return;
@@ -44,7 +45,7 @@ impl Inbox {
     }
 }
 
-/// Delivers every event several times at once. Returns how often any was processed.
+/// Delivers every event several times at once. Returns how many times events were processed, in all.
 pub(crate) fn processed(locked: bool) -> usize {
     let inbox = Arc::new(Inbox::default());
     let deliveries: Vec<_> = (0..EVENTS * DELIVERIES)

@@ -78,7 +78,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Errors
     ///
-    /// Returns what the signal returned, if it was ready first.
+    /// Returns the output of the signal, if that was ready first.
     pub fn lock_arc_unless<T, F: Future<Output = T>>(
         self: &Arc<Self>,
         key: K,

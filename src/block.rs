@@ -1,4 +1,4 @@
-//! Waiting as a thread: its waker notifies an event, which can also be waited for until a deadline.
+//! Blocking a thread: its waker notifies an event, and the thread waits for that event, optionally until a deadline.
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
@@ -35,7 +35,7 @@ pub(crate) fn block<T>(mut future: impl Future<Output = T> + Unpin, deadline: Op
     let thread = Arc::new(Thread(Event::new()));
     let waker = Waker::from(thread.clone());
     loop {
-        // Listen, look, wait: what comes after the look is heard.
+        // Listen, then poll, then wait: a notification that comes after the poll is not missed.
         let listener = thread.0.listen();
         if let Some(output) = poll(&waker) {
             return Some(output);
@@ -53,8 +53,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Blocking
     ///
-    /// Do not call it from async code: it blocks the executor's thread, and deadlocks if the holder is a task that this
-    /// thread should run.
+    /// Do not call it from async code: it blocks a thread of the executor, and deadlocks if the holder is a task that
+    /// only this thread can run.
     ///
     /// # Examples
     ///
@@ -81,8 +81,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`lock_blocking`](Self::lock_blocking), with a timeout. Returns `None` if the time is up first.
     ///
-    /// A free key is locked even if `timeout` is zero. When the time is up, the place in the queue is given up; or the
-    /// key is kept, if it has been granted just then. In async code, use [`lock_unless`](Self::lock_unless).
+    /// A free key is locked even if `timeout` is zero. When the time is up, the place in the queue is given up, unless
+    /// the key has been granted just then: in that case it is locked. In async code, use
+    /// [`lock_unless`](Self::lock_unless).
     ///
     /// # Blocking
     ///
@@ -102,7 +103,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_lock_for", "lock_timeout"))]
     pub fn lock_blocking_for(&self, key: K, timeout: Duration) -> Option<KeyedMutexGuard<'_, K, S>> {
-        // A deadline beyond what the clock can tell never comes.
+        // A deadline that the clock cannot represent never comes.
         block(self.lock(key), Instant::now().checked_add(timeout))
     }
 }

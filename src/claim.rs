@@ -9,9 +9,10 @@ use core::task::{Context, Poll, Waker, ready};
 
 use crate::table::{GRANTED, KeyState, Kind, Locked, Place, ROOMY, STOPPED};
 
-/// What a guard or a ticket keeps of its mutex: enough to reach the shard of its key.
+/// How a guard or a ticket refers to its mutex, so that it can reach the shard of its key.
 ///
-/// It is implemented by [`Borrowed`](crate::Borrowed) and by `Arc<KeyedMutex<K, S>>`, and cannot be implemented elsewhere.
+/// It is implemented by [`Borrowed`](crate::Borrowed) and by `Arc<KeyedMutex<K, S>>`, and cannot be implemented
+/// elsewhere.
 pub trait Handle {
     /// The key of the mutex.
     type Key;
@@ -20,7 +21,7 @@ pub trait Handle {
     fn shard(&self, hash: u32) -> &Locked<Self::Key>;
 }
 
-/// A mutex in which keys can be found, as the caller has it.
+/// A mutex as a caller has it, borrowed or in an `Arc`: it finds the shards of keys.
 pub(crate) trait Mutex {
     type Key: Eq;
     type Handle: Handle<Key = Self::Key>;
@@ -29,7 +30,7 @@ pub(crate) trait Mutex {
     fn find(self, key: &Self::Key) -> (u32, Self::Handle);
 }
 
-/// What a claim becomes when its wait is over, and so what is claimed.
+/// What a claim becomes when its wait is over. Its `KIND` says what is claimed.
 pub(crate) trait Claimed {
     type Handle: Handle;
     const KIND: Kind;
@@ -37,15 +38,15 @@ pub(crate) trait Claimed {
     fn claimed(claim: Claim<Self::Handle>) -> Self;
 }
 
-/// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there is no
-/// other way to unlock, nor to cancel.
+/// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there
+/// is no other way to unlock, nor to cancel.
 pub(crate) struct Claim<H: Handle> {
     handle: H,
     place: Place,
 }
 
 impl<H: Handle<Key: Eq>> Claim<H> {
-    /// Claims a key, if `admit` says so of how it stands, and if it can be had at once or there is a waker to wait with.
+    /// Claims a key, if `admit` returns `true` for its state, and if it can be granted at once or there is a waker.
     #[inline]
     fn try_new(
         handle: H,
@@ -70,7 +71,7 @@ impl<H: Handle<Key: Eq>> Claim<H> {
     ) -> Option<Self> {
         let mut key = Some(key);
         let claim = Self::try_new(handle, kind, hash, &mut key, admit, waker).ok();
-        drop(key); // not needed: outside the lock, and while there is a claim to be given up if this panics
+        drop(key); // if it was not needed: outside the lock, and while `claim` is still here, which a panic gives up
         claim
     }
 }
@@ -90,7 +91,7 @@ impl<H: Handle> Claim<H> {
         });
     }
 
-    /// Shares the key from now on.
+    /// Downgrades an exclusive claim to a shared one.
     pub(crate) fn downgrade(&self) {
         self.handle.shard(self.place.hash).change(self.place, &mut |slot, _, _| {
             slot.holders = 1;
@@ -111,12 +112,12 @@ impl<H: Handle> fmt::Debug for Claim<H> {
     }
 }
 
-/// Claims a key if it can be had at once.
+/// Claims a key if it can be granted at once.
 pub(crate) fn claim_now<M: Mutex, T: Claimed<Handle = M::Handle>>(mutex: M, key: M::Key) -> Option<T> {
     Claim::new(mutex.find(&key), T::KIND, key, |_| true, || None).map(T::claimed)
 }
 
-/// Ready when a claim is granted, or stopped, with what it becomes.
+/// Is ready when a claim has been granted or stopped, and returns what the claim becomes.
 #[inline(never)]
 pub(crate) fn poll_claim<T: Claimed>(claim: &mut Option<Claim<T::Handle>>, context: &mut Context<'_>) -> Poll<T> {
     let Claim { handle, place } = claim.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");

@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 use crate::claim::{Claim, Claimed, Handle};
 use crate::table::{Kind, each};
 
-/// Holds a key: what [`KeyedMutexGuard`](crate::KeyedMutexGuard) and its three siblings are.
+/// Holds a key. [`KeyedMutexGuard`](crate::KeyedMutexGuard) and its three siblings are aliases of this type.
 ///
-/// `H` is what it keeps of the mutex: a [borrow](crate::Borrowed), or an `Arc`. With `SHARED`, it holds the key
-/// together with others.
+/// `H` is how it refers to the mutex: by a [borrow](crate::Borrowed), or by an `Arc`. With `SHARED`, it is a shared
+/// holder.
 #[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
@@ -26,8 +26,8 @@ impl<H: Handle, const SHARED: bool> Claimed for Guard<H, SHARED> {
 impl<H: Handle> Guard<H> {
     /// Stops the waiters of the key, and unlocks it: each [`run`](crate::KeyedMutex::run),
     /// [`run_or_stop`](crate::KeyedMutex::run_or_stop) and ticket that waits for this key at that moment leaves the
-    /// queue, is woken, and returns [`Stopped`](crate::Stopped). Plain locks are not stopped, nor are callers that come
-    /// later, nor is any other key: see [what a stop reaches](crate::KeyedMutex#stopping).
+    /// queue, is woken, and returns [`Stopped`](crate::Stopped). Plain locks, callers that come later, and waiters of
+    /// other keys are not stopped: see [what a stop reaches](crate::KeyedMutex#stopping).
     ///
     /// # Examples
     ///
@@ -49,8 +49,8 @@ impl<H: Handle> Guard<H> {
 
     /// Atomically downgrades to a shared lock, and returns its guard.
     ///
-    /// The key is not free in between. The shared waiters at the head of the queue are granted the key, as far as the limit
-    /// allows. There is no way back: a shared lock cannot be upgraded.
+    /// The key is not free in between. The shared waiters at the head of the queue are granted the key, as far as the
+    /// limit allows. There is no way back: a shared lock cannot be upgraded.
     ///
     /// # Examples
     ///
@@ -71,7 +71,8 @@ impl<H: Handle> Guard<H> {
     }
 }
 
-/// Holds several keys: what [`KeyedMutexGuards`](crate::KeyedMutexGuards) is. Dropping it unlocks them all.
+/// Holds several keys. Dropping it unlocks them all. [`KeyedMutexGuards`](crate::KeyedMutexGuards) is an alias of this
+/// type.
 #[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]

@@ -9,16 +9,16 @@ use foldhash::fast::FoldHasher;
 
 /// The default hasher of a [`KeyedMutex`](crate::KeyedMutex), seeded when it is first used.
 ///
-/// It resists HashDoS: attackers who choose keys cannot make them all collide. (That would only make locking slow; equal
-/// hashes never mix up keys.) The seed is one per process:
+/// It resists HashDoS: attackers who choose keys cannot make them all collide. (Collisions would only make locking
+/// slow; keys with equal hashes are never mixed up.) There is one seed per process:
 ///
-/// - with the feature `std` it has 128 bits from where the standard library's maps take theirs: the operating system, if
-///   there is one. On `wasm32-unknown-unknown` there is none;
-/// - without it there is no portable source of randomness. The seed then is the address of a static: different in each
-///   process where address space is randomized, the same at every start on a microcontroller.
+/// - With the feature `std` it has 128 bits, from the same source as the seeds of the standard library's maps: the
+///   operating system, if there is one. On `wasm32-unknown-unknown` there is none.
+/// - Without `std` there is no portable source of randomness. The seed is then the address of a static: different in
+///   each process where the address space is randomized, but the same at every start on a microcontroller.
 ///
-/// **In a browser and on a microcontroller the seed is predictable.** If keys are untrusted there, pass a hasher that you
-/// seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
+/// **In a browser and on a microcontroller the seed is predictable.** If keys are untrusted there, pass a hasher that
+/// you seeded to [`with_hasher`](crate::KeyedMutex::with_hasher).
 ///
 /// The hash function is foldhash, as in hashbrown's maps: fast and of good quality, but not cryptographic.
 ///
@@ -47,7 +47,7 @@ impl BuildHasher for RandomState {
     }
 }
 
-/// The standard library seeds its maps from the system, and has no other way to say what it got.
+/// The standard library seeds its maps from the operating system, and gives access to those seeds in no other way.
 #[cfg(feature = "std")]
 #[inline]
 fn seeded() -> FoldHasher<'static> {
@@ -57,7 +57,7 @@ fn seeded() -> FoldHasher<'static> {
     FoldHasher::with_seed(*own, shared)
 }
 
-/// Nothing better is to be had everywhere, and nothing needs less code.
+/// No better source of randomness exists on every target, and none needs less code.
 #[cfg(not(feature = "std"))]
 fn seeded() -> FoldHasher<'static> {
     static SOMEWHERE: u8 = 0;
@@ -68,7 +68,7 @@ fn seeded() -> FoldHasher<'static> {
 #[derive(Clone)]
 pub struct DefaultHasher(FoldHasher<'static>);
 
-/// Passes each call on, so that integers and strings keep their short cuts.
+/// Forwards each call, so that integers and strings keep their fast paths.
 macro_rules! forward {
     ($($write:ident: $number:ty),*) => {
         impl Hasher for DefaultHasher {

@@ -7,11 +7,11 @@ use crate::mutex::KeyedMutex;
 use crate::table::Slots;
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Waits until the key is unlocked and has no waiters, without locking it.
+    /// Waits until the key is free, that is, neither held nor waited for, without locking it.
     ///
-    /// When it completes, there has been such a moment since it was first polled, however short; by then, the key may
-    /// be locked again. If the key never becomes free, it never completes. It takes no place in the queue, delays no
-    /// other caller, and may be dropped at any time.
+    /// It completes if the key was free at any moment since the first poll, however briefly; by then, the key may be
+    /// locked again. If the key never becomes free, it never completes. It takes no place in the queue, delays no other
+    /// caller, and may be dropped at any time.
     ///
     /// # Examples
     ///
@@ -46,12 +46,12 @@ impl<K, S> KeyedMutex<K, S> {
     /// waits for spawned tasks whose clients have disconnected. It takes no place in any queue, delays no other caller,
     /// and may be dropped at any time.
     ///
-    /// If other callers go on locking keys: when it completes, there has been a moment at which no key was locked.
-    /// Where there is one shard (without `std`, with `critical-section`, or on a single processor), no such moment is
-    /// missed, however short, even if keys are locked again before this is polled. Several shards cannot be looked at
-    /// all at once. There it looks when it is polled, and sees a moment that lies before that only if one shard alone
-    /// was in use at its last look, and no key of another shard has been locked since. So callers that keep locking
-    /// other keys can keep it waiting.
+    /// If other callers go on locking keys: it completes only if there was a moment, since the first poll, at which no
+    /// key was locked. Where there is one shard (without `std`, with `critical-section`, or on a single processor), no
+    /// such moment is missed, however short, even if keys are locked again before the future is polled. Several shards
+    /// cannot all be checked at the same instant: there, the future looks when it is polled, and finds an earlier
+    /// moment only if one shard alone was in use when it last looked, and no key of another shard has been locked
+    /// since. So callers that keep locking other keys can keep it waiting.
     ///
     /// # Examples
     ///

@@ -9,7 +9,7 @@ use crate::table::KeyState;
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Returns `true` if the key is locked, exclusively or shared, or has been granted to a waiter.
     ///
-    /// The answer may be stale by the time you see it. To act on it, use [`try_lock`](Self::try_lock).
+    /// The answer may be outdated by the time you see it. To act on it, use [`try_lock`](Self::try_lock).
     #[must_use]
     pub fn is_locked<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> bool
     where
@@ -18,9 +18,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         self.state(key).holders > 0
     }
 
-    /// Returns how many wait for the key: its holders do not count, nor does a waiter that has been granted it.
+    /// Returns the number of waiters of the key. Its holders do not count, nor does a waiter that has been granted it.
     ///
-    /// The answer may be stale by the time you see it. To bound the queue, use [`ticket_if`](Self::ticket_if).
+    /// The answer may be outdated by the time you see it. To bound the queue, use [`ticket_if`](Self::ticket_if).
     ///
     /// # Examples
     ///
@@ -54,12 +54,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 }
 
 impl<K, S> KeyedMutex<K, S> {
-    /// Visits every locked key, shard after shard, each under its lock, and tells how it stands.
+    /// Calls `visit` with every locked key and its state, one shard after another, each shard under its lock.
     ///
-    /// No key is visited twice. What is seen is exact if no other thread locks or unlocks meanwhile; otherwise it is
-    /// true of each shard at the moment when that is visited. `visit` runs under the lock of a shard: it must be short,
-    /// must not use the mutex, and must not drop a value whose `Drop` uses the mutex, such as a guard. (It may
-    /// allocate.) A panic in it propagates, and changes nothing.
+    /// No key is visited twice. What `visit` sees is exact if no other thread locks or unlocks meanwhile; otherwise it
+    /// was true of each shard at the moment when that shard was visited. `visit` runs under the lock of a shard: it
+    /// must be short (it may allocate), must not use the mutex, and must not drop a value whose `Drop` uses the mutex,
+    /// such as a guard. A panic in it propagates, and changes nothing.
     ///
     /// # Examples
     ///
@@ -99,26 +99,27 @@ impl<K, S> KeyedMutex<K, S> {
         self.len() == 0
     }
 
-    /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and as many
-    /// waiters. The mutex never shrinks below it.
+    /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and for the same
+    /// number of waiters. The mutex never shrinks below that.
     ///
     /// Where there is one shard (without `std`, or with `critical-section`), up to `keys` keys and waiters allocate
-    /// nothing from then on, however often they come and go, and the table never moves, not even in an interrupt. (Now
-    /// and then its entries are rehashed in place.)
+    /// nothing from then on, however often they come and go, and the table never moves, not even in an interrupt.
+    /// (Occasionally its entries are rehashed in place.)
     ///
-    /// With `std` each of several shards gets room for twice its part. A shard to which the hashes bring more may still
-    /// allocate: that is unlikely if there are sixty keys or more to a shard, and likely if there are few. All waiters
-    /// of one key are in one shard.
+    /// With several shards each gets room for twice its part. A shard that gets more keys than that, by the accident of
+    /// their hashes, may still allocate: that is unlikely with sixty keys or more per shard, and likely with few. All
+    /// waiters of one key are in one shard.
     ///
-    /// A key takes two to five entries of the table, since tables come in powers of two, and there must be room for
-    /// twice as many; an entry is a `K` and some 32 bytes. A waiter takes 32 bytes (20 where pointers have 32 bits). In
-    /// shards it is twice that. From then on, memory that more waiters have taken is not given back, nor, without `std`
-    /// or with `critical-section`, memory that more keys have taken.
+    /// Each key reserved takes two to five entries of the table, since tables come in powers of two, and there must be
+    /// room for twice as many keys; an entry is a `K` and some 32 bytes. Each waiter takes 32 bytes (20 where pointers
+    /// have 32 bits). With several shards it is twice as much. From then on, if more waiters come than were reserved,
+    /// the memory that they take is never given back; nor, without `std` or with `critical-section`, is that of more
+    /// keys.
     ///
     /// # Panics
     ///
-    /// If more is asked for than can be addressed. If there is not so much memory, the allocator's error handler runs.
-    /// Nothing that is locked or waits is lost.
+    /// Panics if more is asked for than can be addressed. If there is not enough memory, the allocator's error handler
+    /// runs. No locked key and no waiter is lost.
     ///
     /// # Examples
     ///

@@ -1,5 +1,5 @@
-//! A keyed async mutex: callers that lock the same key hold it one at a time, in FIFO order; callers that lock different
-//! keys run concurrently; an unlocked key takes no memory.
+//! A keyed async mutex: callers that lock the same key hold it one at a time, in FIFO order; callers that lock
+//! different keys run concurrently; an unlocked key takes no memory.
 //!
 //! You need only [`KeyedMutex`]; the other types are what its methods return. It works under any executor, or none, on
 //! servers, in browsers, and on microcontrollers.
@@ -27,15 +27,15 @@
 //! | keep the order of arrival across spawned tasks | [`ticket(key)`](KeyedMutex::ticket), then [`.run(job)`](Ticket::run) |
 //! | lock several keys in one global order | [`lock_many(keys).await`](KeyedMutex::lock_many) |
 //! | share a key: readers, or at most n | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |
-//! | skip what is queued behind an error | [`run_or_stop(key, job).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
+//! | stop the jobs behind one that fails | [`run_or_stop(key, job).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
 //! | lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`lock_blocking_for(key, timeout)`](KeyedMutex::lock_blocking_for) |
 //! | shut down gracefully | [`stop_all()`](KeyedMutex::stop_all) for queued jobs and tickets, [`all_idle().await`](KeyedMutex::all_idle) for holders |
 //! | see what is locked | [`for_each_locked(\|key, state\| …)`](KeyedMutex::for_each_locked) |
 //! | get `'static` guards and tickets to `spawn` | [`lock_arc`](KeyedMutex::lock_arc), [`ticket_arc`](KeyedMutex::ticket_arc), … on an `Arc` of the mutex |
 //!
-//! The guide has the [common mistakes](guide::mistakes), [recipes](guide::recipes), what to know [on a
-//! microcontroller](guide::microcontrollers), the way here [from JavaScript](guide::from_javascript) and [from a map of
-//! mutexes](guide::from_a_map), and a [comparison](guide::comparison) with other libraries. A table of all [methods,
+//! The guide has [common mistakes](guide::mistakes), [recipes](guide::recipes), how to use the crate [on a
+//! microcontroller](guide::microcontrollers), how to migrate [from JavaScript](guide::from_javascript) and [from a map
+//! of mutexes](guide::from_a_map), and a [comparison](guide::comparison) with other libraries. A table of all [methods,
 //! and what they can and cannot be combined with](KeyedMutex#methods-at-a-glance), is on the page of the type.
 //!
 //! # Features
@@ -47,11 +47,11 @@
 //! | exclusion, order, cancellation, memory, stopping | yes | yes | yes |
 //! | methods that block | yes (not on WASM) | no | with `std` |
 //! | [`RandomState`] is seeded from | the operating system, if there is one | an address | the same with `std`, else an address |
-//! | an interrupt handler may | | not touch the mutex: it would spin forever | lock, unlock, query, and drop guards |
+//! | an interrupt handler may | (there are none) | not use the mutex: it could spin forever | lock, unlock, query, and drop guards |
 //!
-//! A critical section normally covers one look-up in the table. What takes longer is listed under [complexity and
-//! memory](KeyedMutex#complexity-and-memory). Wakers never run in it: they run after it, in whatever unlocks, an interrupt
-//! handler included.
+//! A critical section normally covers one lookup in the table. The operations that take longer are listed under
+//! [complexity and memory](KeyedMutex#complexity-and-memory). Wakers never run in it: they run after it, called by the
+//! code that unlocks, even in an interrupt handler.
 //!
 //! `idle` adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle). It is on by default, and does not
 //! need `std`; with `default-features = false`, ask for it.
@@ -59,14 +59,15 @@
 //! The dependencies are hashbrown, foldhash and spin, and with `std` also event-listener, for threads that block.
 //!
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target with compare-and-swap. A Cortex-M0 has none: there, the
-//! atomics come from portable-atomic, which asks the final binary how (by its feature `critical-section`, say).
+//! atomics come from portable-atomic, and the final binary must choose how it implements them (by a feature of
+//! portable-atomic, such as `critical-section`).
 //!
-//! On bare metal, one of `critical-section` and `spin` must be on: a spin lock, which an interrupt handler must not
-//! touch, has to be asked for there. `critical-section` needs an implementation to link, so no library should turn
-//! it on for its users.
+//! On bare metal, one of `critical-section` and `spin` must be on. With `spin`, interrupt handlers must not use the
+//! mutex, so a spin lock is never chosen by default there. A program with `critical-section` links only if it has an
+//! implementation of critical sections, so no library should turn that feature on for its users.
 //!
-//! When an allocation fails, the allocator's error handler runs (by default: abort with `std`, panic without); the mutex is
-//! unchanged. Unlocking and cancelling need no memory.
+//! When an allocation fails, the allocator's error handler runs (by default: abort with `std`, panic without); the
+//! mutex is unchanged. Unlocking and cancelling need no memory.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 #![warn(clippy::alloc_instead_of_core, clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
@@ -79,15 +80,16 @@ compile_error!(
 );
 #[cfg(all(target_os = "none", not(any(feature = "std", feature = "critical-section", feature = "spin"))))]
 compile_error!(
-    "async-mutex-lite: say how the table is to be guarded on bare metal. The feature `critical-section` is right almost \
-     always; with `spin`, an interrupt handler that touches the mutex may spin forever on what it has interrupted."
+    "async-mutex-lite: choose how the table is guarded on bare metal. The feature `critical-section` is almost always \
+     right; with `spin`, an interrupt handler that uses the mutex may spin forever, waiting for what it interrupted."
 );
 
 extern crate alloc;
 #[cfg(all(feature = "std", not(target_os = "none")))]
 extern crate std;
 
-// In the order in which users need what they have: the page of `KeyedMutex` follows it.
+// In the order in which users need their methods: rustdoc lists the methods of `KeyedMutex` in the order of the
+// modules.
 mod mutex;
 mod guard;
 mod run;
@@ -107,7 +109,7 @@ mod hash;
 mod claim;
 mod table;
 
-/// How to use it, beyond the first page. (Only documentation: there is no code in it.)
+/// A guide to the crate, beyond its front page. (It is documentation only, and exports nothing.)
 #[cfg(any(doc, doctest))]
 pub mod guide {
     macro_rules! pages {

@@ -9,11 +9,11 @@ use crate::guard::{Guard, Guards};
 use crate::hash::RandomState;
 use crate::mutex::{Borrowed, KeyedMutex};
 
-/// Holds several keys of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks them all, even if one of the wakers
-/// that this calls panics.
+/// Holds several keys of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks them all, even if a waker that is
+/// called meanwhile panics.
 ///
-/// It has no `stop`: to stop waiters, use [`run_or_stop`](KeyedMutex::run_or_stop) on one of the keys, or
-/// [`stop`](KeyedMutex::stop).
+/// It has no `stop`: to stop the waiters of one of its keys, call [`KeyedMutex::stop`] before you drop it.
+/// ([`run_or_stop`](KeyedMutex::run_or_stop) on a key that it holds deadlocks.)
 pub type KeyedMutexGuards<'a, K, S = RandomState> = Guards<Borrowed<'a, K, S>>;
 
 pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Guards<M::Handle>
@@ -33,13 +33,13 @@ where
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks several keys exclusively, one after another, in ascending order of `K`, and returns one guard for all.
     ///
-    /// It holds the keys that it has locked while it waits for the next. A key that is given twice is locked once; an empty
-    /// list locks nothing. A stop does not reach it.
+    /// It holds the keys that it has locked while it waits for the next. A key that is given twice is locked once; an
+    /// empty list locks nothing. A stop does not reach it.
     ///
     /// # Deadlocks
     ///
     /// Calls of `lock_many` cannot deadlock with each other, since all lock in the same order. A caller that already
-    /// holds another key of the mutex still can.
+    /// holds another key of the mutex can still deadlock.
     ///
     /// # Cancel safety
     ///

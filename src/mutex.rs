@@ -13,8 +13,8 @@ use crate::table::{Locked, Shards};
 
 /// A keyed async mutex.
 ///
-/// Callers that lock the same key hold it one at a time, in FIFO order. Callers that lock different keys run concurrently.
-/// A key that is neither locked nor waited for has no entry, and takes no memory.
+/// Callers that lock the same key hold it one at a time, in FIFO order. Callers that lock different keys run
+/// concurrently. A key that is neither locked nor waited for has no entry, and takes no memory.
 ///
 /// ```
 /// use async_mutex_lite::KeyedMutex;
@@ -40,10 +40,11 @@ use crate::table::{Locked, Shards};
 /// # Fairness
 ///
 /// Each key has one FIFO queue for all its waiters: futures, tickets and blocking threads, exclusive and shared. A
-/// future takes its place at its first poll, a [`ticket`](Self::ticket) by the call. An unlock *hands the key over* to
-/// the first waiter: from that moment the waiter has been *granted* the key, though it has not been polled since. So no
-/// newcomer can barge in, not even by [`try_lock`](Self::try_lock). An unlock calls one waker, that of the waiter's
-/// last poll (or those of all shared waiters that can now hold the key together, and of pending [`idle`](Self::idle)s).
+/// future takes its place at its first poll, a ticket as soon as [`ticket`](Self::ticket) is called. An unlock *hands
+/// the key over* to the first waiter: from that moment the waiter has been *granted* the key, even before it is polled
+/// again. So no newcomer can barge in, not even by [`try_lock`](Self::try_lock). An unlock calls one waker: the one of
+/// the waiter's last poll. (If shared waiters come next, it calls those of all that can now hold the key together; if
+/// the key becomes free, those of pending [`idle`](Self::idle)s.)
 ///
 /// A waiter that has been granted the key blocks the waiters behind it until it is polled or dropped, as a guard does.
 /// That happens to futures that are kept in a `select!` loop or a `join` whose task does something else
@@ -56,16 +57,16 @@ use crate::table::{Locked, Shards};
 ///
 /// # Stopping
 ///
-/// A *stop* ends the wait of jobs that should not run any more: because a job before them failed, or because the
-/// program shuts down. [`stop`](Self::stop), [`stop_all`](Self::stop_all), the [`stop`](crate::Guard::stop) of a guard,
-/// and a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is dropped midway, take the waiters that it
-/// reaches out of the queue at once, and wake them in FIFO order. At their next poll they return
-/// [`Stopped`](crate::Stopped); until then, they block no other waiter, and are not counted. Those behind them that can
-/// now hold the key are granted it.
+/// A *stop* ends the wait of jobs that should no longer run, because a job before them failed, or because the program
+/// shuts down. There are four ways to stop: [`stop`](Self::stop), [`stop_all`](Self::stop_all), the
+/// [`stop`](crate::Guard::stop) of a guard, and a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is
+/// dropped midway. Each takes the waiters that it reaches out of the queue at once, and wakes them in FIFO order. At
+/// their next poll they return [`Stopped`](crate::Stopped); until then, they block no other waiter, and are not
+/// counted. The waiters behind them that can now hold the key are granted it.
 ///
 /// | a stop reaches, if they are waiting at that moment | it does not reach |
 /// | --- | --- |
-/// | [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) | the holder, also one that was granted the key and has not been polled since |
+/// | [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) | the holder, even if it was granted the key and has not been polled since |
 /// | tickets, exclusive and shared, awaited or not | [`lock`](Self::lock), [`lock_shared`](Self::lock_shared), [`lock_many`](Self::lock_many), [`lock_unless`](Self::lock_unless), and blocking threads |
 /// | | callers that come later, a retry for example |
 ///
@@ -81,7 +82,7 @@ use crate::table::{Locked, Shards};
 /// - Granted, but not polled since: the key goes to the next waiter at once.
 /// - Running the closure of [`run_or_stop`](Self::run_or_stop): **the queue is stopped**, as by an error.
 ///
-/// To *leak* a future or a guard ([`mem::forget`](core::mem::forget)) is different: its place, or its key, is never
+/// *Leaking* a future or a guard ([`mem::forget`](core::mem::forget)) is different: its place, or its key, is never
 /// given up.
 ///
 /// # Deadlocks
@@ -102,20 +103,20 @@ use crate::table::{Locked, Shards};
 ///
 /// # Panics and user code
 ///
-/// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. `Hash`, the key's `Drop`, and
-/// whatever a waker does when it is called, cloned or dropped run outside all internal locks, and may use the mutex,
-/// block, or panic. An executor may run tasks inside `wake`; if those unlock the same key in turn, each hand-over needs
-/// stack on top of the one before it. (If an allocation fails, and that unwinds, a key or a waker is dropped under a
-/// lock.) `Eq` and `Borrow` run under the lock of a *shard*, a part of the table, and so do the closures of
-/// [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked): they must not use the mutex, or they
-/// deadlock or panic. A panic in any of these propagates to the caller, and leaves the mutex consistent; that of a
-/// waker comes out of the unlock, or the stop, that called it, when that is complete.
+/// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. Some user code runs outside all
+/// internal locks, and may use the mutex, block, or panic: `Hash`, the key's `Drop`, and the calls, clones and drops of
+/// wakers. So an executor may run tasks inside `wake`. (If these unlock the same key in turn, each hand-over needs
+/// stack on top of the one before it.) Other code runs under the lock of a *shard*, a part of the table: `Eq`,
+/// `Borrow`, and the closures of [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked). It must
+/// not use the mutex, or it deadlocks or panics. (If an allocation fails, and that unwinds, a key or a waker is dropped
+/// under that lock, too.) A panic in any of this code propagates to the caller, and leaves the mutex consistent. A
+/// panic of a waker propagates from the unlock or the stop that called it, after that is complete.
 ///
-/// Several wakers that are to be called at once are called one after another: one that blocks delays those behind it,
-/// but their waiters have been granted the key, or stopped, already. If one panics, the others are called all the same;
-/// with `std`, the panics of those are caught and dropped, without it, a second one aborts. The same goes for the keys
-/// behind one guard, or one future, of `lock_many`. Otherwise a panic that comes while the thread is already unwinding
-/// from another aborts the program, as everywhere in Rust.
+/// When several wakers are to be called, they are called one after another. One that blocks delays those after it, but
+/// their waiters have already been granted the key, or stopped. If one panics, the others are still called; with `std`,
+/// further panics are caught and dropped; without it, a second panic aborts the program. The same holds for the keys
+/// behind one guard, or one future, of `lock_many`. Otherwise, a panic that comes while the thread is already unwinding
+/// from another one aborts the program, as everywhere in Rust.
 ///
 /// Polling a future of the mutex, or a ticket, after completion panics.
 ///
@@ -128,16 +129,16 @@ use crate::table::{Locked, Shards};
 /// # `Send`
 ///
 /// Guards, tickets and the futures of the mutex are `Send`, and the mutex is `Sync`, if `K` is `Send`, and the hasher
-/// `Send` and `Sync`, as hashers are. What a future is given must be `Send` as well: the signal of
+/// `Send` and `Sync`, as hashers usually are. What a future is given must be `Send` as well: the signal of
 /// [`lock_unless`](Self::lock_unless), the iterator of [`lock_many`](Self::lock_many), the reference of
-/// [`idle`](Self::idle), the closure of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop), and its future,
-/// which the compiler finds out where it sees the closure. A *generic* closure cannot be bounded so: see the
-/// [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
+/// [`idle`](Self::idle), the closure of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop), and the future of
+/// that closure. The compiler infers the last for a concrete closure; for a *generic* one, the bound cannot be written:
+/// see the [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
 ///
 /// # Without `std`
 ///
-/// All of this holds, except where it says otherwise. There are no methods that block, and [`RandomState`] has little to be
-/// random from.
+/// All of this holds, except where stated otherwise. There are no methods that block, and [`RandomState`] has nothing
+/// but an address as its seed.
 pub struct KeyedMutex<K, S = RandomState> {
     pub(crate) shards: Shards<K>,
     pub(crate) hasher: S,
@@ -168,7 +169,7 @@ impl<K, S> KeyedMutex<K, S> {
         Self { shards: Shards::new(u32::MAX), hasher }
     }
 
-    /// Half of the bits of a hash are enough, since keys are compared.
+    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared.
     pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32
     where
         S: BuildHasher,
@@ -225,9 +226,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Locks a key exclusively, unless `signal` is ready first: a timer, a shutdown, a closed connection.
     ///
-    /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal bounds the wait
-    /// only, not how long the guard is then held. A stop does not reach this lock: if it should, put a `select` with
-    /// the signal around a [ticket](Self::ticket).
+    /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal limits only the
+    /// wait, not how long the guard is held after that. A stop does not reach this lock: if it should, put a `select`
+    /// with the signal around a [ticket](Self::ticket).
     ///
     /// | to give up | signal |
     /// | --- | --- |
@@ -240,11 +241,11 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Errors
     ///
-    /// Returns what the signal returned, if it was ready first. The place in the queue is given up then.
+    /// Returns the output of the signal, if that was ready first. The place in the queue is then given up.
     ///
     /// # Cancel safety
     ///
-    /// As of [`lock`](Self::lock); the signal is dropped, too.
+    /// The same as for [`lock`](Self::lock); the signal is dropped, too.
     ///
     /// # Examples
     ///
@@ -288,12 +289,12 @@ pub(crate) async fn unless<G, T>(lock: impl Future<Output = G>, signal: impl Fut
 /// entry. It neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls
 /// does; even then the key is unlocked. Such a waker runs before the `drop` of the guard returns.
 ///
-/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps its
-/// key locked forever; other keys are unaffected.
+/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps
+/// its key locked forever; other keys are unaffected.
 #[doc(alias("release", "unlock", "permit"))]
 pub type KeyedMutexGuard<'a, K, S = RandomState> = Guard<Borrowed<'a, K, S>>;
 
-/// What a guard or a ticket keeps of a [`KeyedMutex`] that it borrows: the shard of its key.
+/// How a guard or a ticket refers to a [`KeyedMutex`] that it borrows: by the shard of its key.
 pub struct Borrowed<'a, K, S> {
     shard: &'a Locked<K>,
     mutex: PhantomData<&'a KeyedMutex<K, S>>,

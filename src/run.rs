@@ -11,11 +11,11 @@ use crate::mutex::KeyedMutex;
 use crate::table::Kind;
 
 /// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key
-/// that failed, panicked or was dropped midway, or by one of the `stop` methods. The closure that waited, if there was
-/// one, was not called.
+/// that failed, panicked or was dropped midway, or by one of the `stop` methods. The job, if there was one, was not
+/// called.
 ///
-/// It does not say which of these it was. A flag of your own can tell, but not exactly: when it is read, it may already
-/// tell of a later stop.
+/// The error does not say which of these it was. A flag of your own can tell, but not exactly: when you read it, it may
+/// already tell of a later stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
@@ -38,18 +38,20 @@ impl<H: Handle, const SHARED: bool> Claimed for Result<Guard<H, SHARED>, Stopped
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
-    /// Runs a closure while holding the key exclusively, and returns its output. The queue continues whatever that is.
+    /// Runs a closure while holding the key exclusively, and returns its output. The queue continues whatever the
+    /// output is, an `Err` included.
     ///
     /// The closure is called when the key is granted, and not before.
     ///
     /// # Errors
     ///
-    /// Returns [`Stopped`], without calling the closure, if the queue was [stopped](Self#stopping) while this waited in it.
+    /// Returns [`Stopped`], without calling the closure, if the queue was [stopped](Self#stopping) while this waited in
+    /// it.
     ///
     /// # Cancel safety
     ///
-    /// As of [`lock`](Self::lock), while it waits. If the closure was running, its future is dropped first, and the key is
-    /// unlocked after that.
+    /// While it waits, the same as for [`lock`](Self::lock). If the closure was running, its future is dropped first,
+    /// and the key is unlocked after that.
     ///
     /// # Panics
     ///
@@ -84,15 +86,15 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Errors
     ///
-    /// The outer error is [`Stopped`], as of [`run`](Self::run); the inner one is that of the closure.
+    /// The outer error is [`Stopped`], as in [`run`](Self::run); the inner one is that of the closure.
     ///
     /// # Cancel safety
     ///
-    /// As of [`run`](Self::run), while it waits. **Dropped midway, it stops the queue**: the closure's future is
-    /// dropped, then the waiters are stopped and the key is unlocked. A timeout around the whole does that, and so does
-    /// a client that disconnects, if the server drops its handler. So limit the wait only: await a
-    /// [`ticket`](Self::ticket), and call [`run_or_stop`](crate::Guard::run_or_stop) of its guard; and spawn (and
-    /// detach) what should finish without its client: see the
+    /// While it waits, the same as for [`run`](Self::run). **Dropped midway, it stops the queue**: the closure's future
+    /// is dropped, then the waiters are stopped and the key is unlocked. A timeout around the whole call can do that,
+    /// and so can a client that disconnects, if the server drops its handler. So limit only the wait: await a
+    /// [`ticket`](Self::ticket), and call [`run_or_stop`](crate::Guard::run_or_stop) on its guard. Spawn (and detach)
+    /// work that should finish without its client: see the
     /// [recipes](crate::guide::recipes#stop-on-error-although-the-client-may-disconnect).
     ///
     /// # Panics
@@ -127,14 +129,14 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         Ok(guard.run_or_stop(job).await)
     }
 
-    /// Stops the jobs and tickets that wait for a key, and returns how many.
+    /// Stops the jobs and tickets that wait for a key, and returns how many it stopped.
     ///
     /// Every [`run`](Self::run), [`run_or_stop`](Self::run_or_stop) and ticket that waits for the key leaves its queue
     /// now, is woken, in FIFO order, and returns [`Stopped`] at its next poll. The holder, plain locks, and callers
-    /// that come later are not stopped: see [what a stop reaches](Self#stopping). The number is exact: it counts those
-    /// that left the queue, each of which returns `Stopped` unless it is dropped first.
+    /// that come later are not stopped: see [what a stop reaches](Self#stopping). The number is exact: each waiter that
+    /// it counts returns `Stopped`, unless it is dropped first.
     ///
-    /// It walks along the queue once, under the lock of a shard, without allocating (but for the table, at the first
+    /// It walks the queue once, under the lock of a shard, without allocating (but for the table, at the first
     /// use of the mutex); the wakers are called after that.
     ///
     /// # Examples
@@ -161,13 +163,13 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 }
 
 impl<K, S> KeyedMutex<K, S> {
-    /// Stops the jobs and tickets that wait for any key, and returns how many.
+    /// Stops the jobs and tickets that wait for any key, and returns how many it stopped.
     ///
-    /// It is [`stop`](Self::stop) for every key, shard after shard; the wakers are called when all have been stopped.
-    /// (Of two calls at the same time, either may call the wakers of what the other has stopped, in another order.)
-    /// Plain locks are not stopped, nor is what is queued meanwhile or later: for a shutdown, first stop accepting new
-    /// work, then call this, then wait for [`all_idle`](Self::all_idle). How to leave no gap is one of the
-    /// [recipes](crate::guide::recipes#shut-down-gracefully).
+    /// It does what [`stop`](Self::stop) does, for every key, shard after shard; the wakers are called after all
+    /// waiters have been stopped. (Of two calls at the same time, either may call the wakers of what the other has
+    /// stopped, in another order.) The holders and plain locks are not stopped, nor are callers that come later; those
+    /// that come meanwhile may be. For a shutdown, first stop accepting new work, then call this, then wait for
+    /// [`all_idle`](Self::all_idle). A [recipe](crate::guide::recipes#shut-down-gracefully) shows how to leave no gap.
     ///
     /// # Examples
     ///
@@ -189,10 +191,11 @@ impl<K, S> KeyedMutex<K, S> {
 }
 
 impl<H: Handle> Guard<H> {
-    /// Runs a closure, and unlocks the key. Unless the closure returns `Ok`, the waiters are stopped, as by
-    /// [`KeyedMutex::run_or_stop`]: also if it panics or is dropped midway. Dropped before its first poll, this only unlocks the key.
+    /// Runs a closure, and unlocks the key. Unless the closure returns `Ok`, the waiters are stopped, as in
+    /// [`KeyedMutex::run_or_stop`], even if it panics or is dropped midway. If this future is dropped before its first
+    /// poll, it only unlocks the key.
     ///
-    /// Use it after acquiring the guard with a limit on the wait: see [`Ticket`](crate::Ticket) for an example.
+    /// Use it to limit the wait, but not the work: see [`Ticket`](crate::Ticket) for an example.
     ///
     /// # Errors
     ///
@@ -207,7 +210,7 @@ impl<H: Handle> Guard<H> {
     }
 }
 
-/// Stops the waiters when it is dropped armed: after an error, by a panic, or midway.
+/// Stops the waiters if it is dropped while armed: after an error, in a panic, or midway.
 struct StopOnDrop<H: Handle> {
     claim: Claim<H>,
     armed: bool,

@@ -1,4 +1,4 @@
-//! Sharing a key: readers beside each other, or at most n holders at once.
+//! Sharing a key: any number of readers, or at most n holders at once.
 
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
@@ -12,18 +12,18 @@ use crate::table::Shards;
 /// Holds a key of a borrowed [`KeyedMutex`] shared. Dropping it gives the share back.
 ///
 /// Other shared holders may hold the key at the same time, up to the limit of
-/// [`with_max_shared`](KeyedMutex::with_max_shared), and no exclusive holder. When the last of them is dropped, the
-/// key is handed over to the first waiter, or its entry is removed. Otherwise it behaves like
+/// [`with_max_shared`](KeyedMutex::with_max_shared), but no exclusive holder may. When the last of their guards is
+/// dropped, the key is handed over to the first waiter, or its entry is removed. Otherwise it behaves like
 /// [`KeyedMutexGuard`](crate::KeyedMutexGuard).
 ///
-/// It cannot be upgraded: two holders that tried that at the same time would deadlock. Drop it, lock the key
-/// exclusively, and look again at what the key guards.
+/// It cannot be upgraded: two holders that tried to at the same time would deadlock. Drop it, lock the key exclusively,
+/// and check again what the key guards: it may have changed in between.
 pub type KeyedMutexSharedGuard<'a, K, S = RandomState> = Guard<Borrowed<'a, K, S>, true>;
 
 impl<K> KeyedMutex<K> {
     /// Creates a mutex that grants at most `n` shared locks per key at a time: a semaphore for each key.
     ///
-    /// [`lock`](Self::lock) still locks a key exclusively. The other constructors set no limit, short of `u32::MAX`.
+    /// [`lock`](Self::lock) still locks a key exclusively. The other constructors set no limit but `u32::MAX`.
     ///
     /// # Panics
     ///
@@ -70,11 +70,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # Deadlocks
     ///
-    /// A task that takes a second shared lock of the same key can deadlock: an exclusive waiter may be queued in between.
+    /// A task that takes a second shared lock of the same key can deadlock: an exclusive waiter may be queued in
+    /// between.
     ///
     /// # Cancel safety
     ///
-    /// As of [`lock`](Self::lock).
+    /// The same as for [`lock`](Self::lock).
     ///
     /// # Examples
     ///
@@ -94,8 +95,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         Acquire::new(self, key)
     }
 
-    /// Locks a key shared if that can be had at once. Returns `None` if it is locked exclusively, has waiters, or is at its
-    /// limit.
+    /// Locks a key shared if that is possible at once. Returns `None` if the key is locked exclusively, has waiters, or
+    /// is at its limit.
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_read", "try_acquire"))]
     pub fn try_lock_shared(&self, key: K) -> Option<KeyedMutexSharedGuard<'_, K, S>> {

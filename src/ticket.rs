@@ -12,9 +12,10 @@ use crate::mutex::{Borrowed, KeyedMutex};
 use crate::run::Stopped;
 use crate::table::KeyState;
 
-/// A place in the queue of a key: what [`Ticket`] and its three siblings are.
+/// A place in the queue of a key. [`Ticket`] and its three siblings are aliases of this type.
 ///
-/// `H` is what it keeps of the mutex: a [borrow](crate::Borrowed), or an `Arc`. With `SHARED`, it waits for a shared lock.
+/// `H` is how it refers to the mutex: by a [borrow](crate::Borrowed), or by an `Arc`. With `SHARED`, it waits for a
+/// shared lock.
 #[derive(Debug)]
 #[must_use = "a ticket that is dropped gives up its place in the queue"]
 pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
@@ -50,10 +51,11 @@ pub type Ticket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>>;
 
 /// A place in the queue for a shared lock of a key of a borrowed [`KeyedMutex`]; otherwise like [`Ticket`].
 ///
-/// A `run_or_stop` before it that fails stops it, too. To read all the same, take a new ticket, at the end of the queue.
+/// A `run_or_stop` before it that fails stops it, too. To read all the same, take a new ticket, at the end of the
+/// queue.
 pub type SharedTicket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>, true>;
 
-/// Takes a place, if `admit` says so. It has no waker until it is polled.
+/// Takes a place, if `admit` returns `true`. The ticket has no waker until it is polled.
 pub(crate) fn ticket<M: Mutex, const SHARED: bool>(
     mutex: M,
     key: M::Key,
@@ -64,7 +66,7 @@ pub(crate) fn ticket<M: Mutex, const SHARED: bool>(
     claim.map(|claim| Queued(Some(claim)))
 }
 
-/// The same, if it is admitted in any case.
+/// Takes a place unconditionally.
 pub(crate) fn any_ticket<M: Mutex, const SHARED: bool>(mutex: M, key: M::Key) -> Queued<M::Handle, SHARED> {
     ticket(mutex, key, |_| true).expect("every ticket is admitted")
 }
@@ -91,7 +93,7 @@ impl<H: Handle> Queued<H> {
     ///
     /// # Errors
     ///
-    /// The outer error is [`Stopped`], as of [`run`](Self::run); the inner one is that of the closure.
+    /// The outer error is [`Stopped`], as in [`run`](Self::run); the inner one is that of the closure.
     pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<Result<T, E>, Stopped> {
         Ok(self.await?.run_or_stop(job).await)
     }
@@ -111,8 +113,9 @@ impl<H: Handle, const SHARED: bool> Future for Queued<H, SHARED> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Takes a place in the queue of a key now, and returns it as a ticket, to wait later.
     ///
-    /// The place is fixed when this returns, not at the first poll. So a loop that receives messages can take a ticket for
-    /// each and spawn the work; whatever the executor does, the work of one key runs in the order in which it arrived.
+    /// The place is fixed when this returns, not at the first poll. So a loop that receives messages can take a ticket
+    /// for each and spawn the work; whatever the executor does, the work of one key runs in the order in which it
+    /// arrived.
     ///
     /// **If the key is free, the ticket locks it at once**, before it is polled: await or drop it soon.
     ///
@@ -135,12 +138,14 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         any_ticket(self, key)
     }
 
-    /// Takes a place in the queue of a key if `admit` returns `true` of how the key stands. Returns `None` if it does not.
+    /// Takes a place in the queue of a key if `admit` returns `true` for the key's [state](KeyState), and returns
+    /// `None` if it returns `false`.
     ///
     /// `|now| now.waiting < 20` bounds the queue: it admits one holder and at most 20 waiters. The decision is atomic:
-    /// nothing comes or goes between it and the queueing. `admit` is called even if the key is free (`now.holders ==
-    /// 0`). It runs under the lock of a shard: it must be short (to read an atomic flag is fine), must not use the
-    /// mutex, and must not capture a value whose `Drop` uses the mutex. A panic in it propagates, and changes nothing.
+    /// the state cannot change between the decision and the queueing. `admit` is called even if the key is free
+    /// (`now.holders == 0`). It runs under the lock of a shard: it must be short (reading an atomic flag is fine), must
+    /// not use the mutex, and must not capture a value whose `Drop` uses the mutex. A panic in it propagates, and
+    /// changes nothing.
     ///
     /// # Examples
     ///
@@ -159,7 +164,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`ticket`](Self::ticket), for a shared lock.
     ///
-    /// **If the key can be shared at once, the ticket does so**, before it is polled: await or drop it soon.
+    /// **If the key can be shared at once, the ticket holds it at once**, before it is polled: await or drop it soon.
     ///
     /// # Examples
     ///

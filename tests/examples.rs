@@ -62,15 +62,15 @@ fn a_bad_line_gets_its_number_and_the_reason_and_the_rest_runs() {
     assert!(out.contains("shipped 184467440737095522.65, paid 184467440737095522.65, lost 0.00"), "{out}");
     let complaints = [
         "line 4: a user, but no amount",
-        "line 5: \"-3\" is no amount: write 12 or 12.50",
-        "line 6: \"1.234\" is no amount: there are no parts of a cent",
-        "line 7: \"0.00\" is nothing to pay",
+        "line 5: \"-3\" is not an amount: write 12 or 12.50",
+        "line 6: \"1.234\" is not an amount: it has more than two decimals",
+        "line 7: \"0.00\" is not an amount: it must be more than zero",
         "line 8: \"2\" after the amount",
         "line 9: not UTF-8",
         "line 11: \"184467440737095516.16\" is too much: 184467440737095516.15 is the limit",
-        "line 12: \".5\" is no amount: write 12 or 12.50",
+        "line 12: \".5\" is not an amount: write 12 or 12.50",
         "line 13: \"184467440737095517\" is too much: 184467440737095516.15 is the limit",
-        "line 14: \"e\\u{1b}[2Jve\" is no name: it has control characters",
+        "line 14: \"e\\u{1b}[2Jve\" is not a name: it has control characters",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), complaints);
 }

@@ -122,7 +122,7 @@ $("#burst").onclick = () => {
   for (let n = 0; n < 16; n++) lanes[keys[Math.floor(Math.random() * keys.length)]].add()
 }
 
-// A bit of everything, to begin with.
+// Starts with some tasks of every kind.
 playOnceSeen($("#lanes"), () => {
   const begin = { alice: "....", bob: "...", carol: ".!..", dave: ".." } // ! fails
   for (const [key, tasks] of Object.entries(begin)) for (const task of tasks) lanes[key].add({ fails: task === "!" })
@@ -172,7 +172,7 @@ async function race(figure, guard) {
   await Promise.all(Array.from({ length: TASKS }, (_, row) => guard(() => withdraw(row))))
 
   figure.dataset.end = balance === 0 ? "right" : "wrong"
-  $("p", figure).textContent = balance === 0 ? "Nothing lost." : `${TASKS} tasks took 10 each, and ${balance} is left.`
+  $("p", figure).textContent = balance === 0 ? "Nothing was lost." : `${TASKS} tasks took 10 each; ${balance} is left.`
 }
 
 $("#race").onclick = async ({ target }) => {
@@ -209,5 +209,5 @@ $("#run").onclick = async () => {
 $("#run").click()
 
 const wasm = performance.getEntriesByType("resource").find(({ name }) => name.endsWith(".wasm"))
-$("#size").textContent = `This is the Rust crate in WebAssembly${wasm?.decodedBodySize ? `, ${(wasm.decodedBodySize / 1024).toFixed(0)} KiB with its glue` : ""}.`
+$("#size").textContent = `This is the Rust crate in WebAssembly${wasm?.decodedBodySize ? `, ${(wasm.decodedBodySize / 1024).toFixed(0)} KiB with its bindings` : ""}.`
 document.body.dataset.ready = ""

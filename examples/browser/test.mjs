@@ -77,7 +77,7 @@ try {
   await click("carol", "add")
   await reaches("carol", "done", 1)
 
-  // Stopped from outside: the one that runs goes on.
+  // Stopped by the button: the running task continues.
   await clickAll("dave", "add", "add", "add", "stop")
   await reaches("dave", "stopped", 2)
   await reaches("dave", "done", 1)
@@ -102,7 +102,7 @@ try {
     "42",
   ])
 
-  // In the thick of it, for the picture.
+  // A screenshot while all keys are busy.
   await page.click("#burst")
   for (const key of ["alice", "bob", "dave"]) await clickAll(key, "add")
   await clickAll("carol", "fail", "add", "add", "add")
@@ -114,8 +114,8 @@ try {
   for (const key of KEYS) assert.equal(await attribute(key, "most"), 1, key)
   await page.close()
 
-  // For all others each part plays by itself, when it is first seen, and only then; on a screen of any width, with
-  // nothing cut off, in the reader's theme.
+  // For all other readers each part plays by itself, when it is first seen, and only then; on a screen of any width,
+  // with nothing cut off, in the reader's theme.
   const screens = [["phone", 360], ["desktop", 1200]].flatMap((screen) => [[...screen, "dark"], [...screen, "light"]])
   await Promise.all(screens.map(async ([device, width, colorScheme]) => {
     const page = await open({ width, colorScheme })
@@ -149,15 +149,15 @@ try {
       return { text: part.textContent, together: line.height < 30 && swatch.top >= line.top && swatch.bottom <= line.bottom }
     }))
     assert.equal(legend.length, 5)
-    for (const { text, together } of legend) assert.ok(together, `"${text}" is parted from its swatch: ${where}`)
+    for (const { text, together } of legend) assert.ok(together, `"${text}" is not on the line of its swatch: ${where}`)
     assert.ok(await page.evaluate((width) => document.documentElement.scrollWidth <= width, width), `too wide: ${where}`)
     const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3))
     const [least, most] = [Math.min(...ground), Math.max(...ground)]
-    assert.ok(colorScheme === "light" ? least > 200 : most < 55, `the ground is ${ground}: ${where}`)
+    assert.ok(colorScheme === "light" ? least > 200 : most < 55, `the background is ${ground}: ${where}`)
     await page.close()
   }))
   assert.deepEqual(troubles, [])
-  console.log(`the page holds what it promises, in Chromium ${browser.version()}`)
+  console.log(`the page keeps its promises, in Chromium ${browser.version()}`)
 } finally {
   await browser.close()
   server.close()

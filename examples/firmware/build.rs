@@ -12,7 +12,7 @@ fn main() {
         "thumbv6m-none-eabi" => "FLASH : ORIGIN = 0, LENGTH = 256K\nRAM : ORIGIN = 0x20000000, LENGTH = 16K",
         // QEMU's own `virt`
         "riscv32imac-unknown-none-elf" => "RAM : ORIGIN = 0x80000000, LENGTH = 1M",
-        _ => panic!("no machine for {target}: see .cargo/config.toml for those that there are"),
+        _ => panic!("no machine for {target}: .cargo/config.toml lists the supported targets"),
     };
     let mut script = format!("MEMORY {{\n{memory}\n}}\n");
     if target.starts_with("riscv") {

@@ -1,5 +1,4 @@
-//! The lock of a shard, which the crate takes from its surroundings. Here, and nowhere else, the three ways of guarding
-//! a shard differ:
+//! The lock of a shard. The features decide which kind of lock it is; only this file depends on that choice:
 //!
 //! | features | a shard is guarded by | an interrupt handler may |
 //! | --- | --- | --- |
@@ -7,8 +6,9 @@
 //! | `std` | the standard library's mutex | not applicable |
 //! | neither | a spin lock | not touch the mutex: it could spin forever on what it interrupted |
 //!
-//! A lock is entered with a closure, because a critical section has no guard to hand out. None of them is poisoned by
-//! a panic: the only user code that runs inside is `Eq`, `Borrow` and an admission closure, before anything has changed.
+//! A lock is used with a closure, because a critical section has no guard to return. None of the three is poisoned by a
+//! panic: the only user code that runs inside is `Eq`, `Borrow`, and the closures of `ticket_if` and
+//! `for_each_locked`, before anything has changed.
 
 #[cfg(all(loom, not(all(feature = "std", feature = "loom", not(feature = "critical-section")))))]
 compile_error!("the model checker stands in for the threads of `std`: `.ci/loom` says how to build for it");

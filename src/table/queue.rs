@@ -2,10 +2,9 @@
 //!
 //! A waiter keeps the index of its node, and alone gives it up. A node is **waiting**, in a list, with the waker of its
 //! waiter's last poll; or it has been **granted** what it waits for, or **stopped**, and is in no list. Several nodes
-//! that are granted or stopped at once form a **batch** until their wakers have been called: a chain whose start is
-//! known to the thread that calls them, and to no other. (That of a `stop_all` may be called by another `stop_all`.)
-//! Their waiters may be polled or dropped meanwhile. Such a node is **abandoned**: it stays in its batch, and is freed
-//! when its turn comes there.
+//! that are granted or stopped at once form a **batch** until their wakers have been called: a chain whose start only
+//! the thread that calls them knows (or the shard, during a `stop_all`). A waiter that is polled or dropped meanwhile
+//! gives its node up. Such a node is **abandoned**: it stays in its batch, and that thread frees it when it reaches it.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -14,21 +13,21 @@ use core::task::Waker;
 /// No node: the end of a list, or of a batch.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// In place of the index of a node: the claim is granted.
+/// What a claim that has been granted has instead of the index of a node.
 pub(crate) const GRANTED: u32 = u32::MAX;
 
-/// The same: the claim was stopped.
+/// What a claim that has been stopped has instead of the index of a node.
 pub(crate) const STOPPED: u32 = u32::MAX - 1;
 
 /// A slab of at most this many nodes is kept when it is unused, so that a few waiters that come and go do not allocate.
 const KEPT_NODES: usize = 64;
 
-/// What is claimed.
+/// What is claimed, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    /// The key together with others, not exclusively.
+    /// Whether the key is claimed together with other shared holders, and not exclusively.
     pub(crate) shared: bool,
-    /// A stop ends the wait.
+    /// Whether a stop ends the wait.
     pub(crate) stoppable: bool,
 }
 
@@ -50,7 +49,7 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
 }
 
-/// A queue, and a batch: of which only the `next` links are used.
+/// A queue; or a batch, which uses only the `next` links.
 pub(crate) struct List {
     pub(crate) head: u32,
     pub(crate) tail: u32,
@@ -66,7 +65,7 @@ pub(crate) struct Nodes {
     /// The first free one.
     pub(crate) free: u32,
     pub(crate) used: u32,
-    /// Whether room was reserved, which is never given back.
+    /// Whether room was reserved. If so, the slab is never given back.
     kept: bool,
 }
 
@@ -103,7 +102,8 @@ impl Nodes {
         index
     }
 
-    /// The same, if no node is free: apart, which spares the other path a dozen instructions.
+    /// The slow path of `append`, for when no node is free. It is a function of its own, which saves the fast path a
+    /// dozen instructions.
     #[cold]
     fn grow(&mut self, list: &mut List, kind: Kind, waker: Waker) -> u32 {
         let index = u32::try_from(self.all.len()).ok().filter(|&index| index < STOPPED).expect("too many waiters");
@@ -155,7 +155,8 @@ impl Nodes {
         Some((waker.expect("a node in a batch has a waker"), waits))
     }
 
-    /// The waker of a waiter that still waits. If it does not, it gives up its node, and keeps what `Err` has in its place.
+    /// Returns the waker of a waiter that still waits. If it no longer waits, this gives up its node, and returns what
+    /// its claim has from then on instead of a node: [`GRANTED`] or [`STOPPED`].
     #[inline]
     pub(crate) fn waiting(&mut self, index: u32) -> Result<&mut Waker, u32> {
         let end = match self.node(index).state {
@@ -165,7 +166,7 @@ impl Nodes {
         };
         match &mut self.node(index).waker {
             None => self.free(index),
-            Some(_) => self.node(index).state = State::Abandoned, // it is in a batch: the thread that wakes that frees it
+            Some(_) => self.node(index).state = State::Abandoned, // in a batch: the thread that wakes it frees it
         }
         Err(end)
     }

@@ -19,12 +19,12 @@ pub(crate) struct Place {
 }
 
 /// What a claim leaves behind, for the caller to deal with outside the lock.
-#[repr(u8)] // a tag of its own is read in one instruction, one that hides in the key in four
+#[repr(u8)] // a separate tag is read in one instruction, one in a niche of the key in four
 pub(crate) enum Left<K> {
     Nothing,
     /// The key is free, and its slot gone.
     Key(K),
-    /// The key was handed over: the waker of the one that has it now.
+    /// The key was handed over: the waker of the waiter that has been granted it.
     Next(Waker),
     /// The claim was waiting: its own waker.
     Own(Waker),
@@ -32,7 +32,8 @@ pub(crate) enum Left<K> {
     Batch(fn(&Locked<K>, u32), u32, Option<K>),
 }
 
-/// What is done to a slot, under the lock. Whom it takes out of the queue it puts in the batch.
+/// A change to a slot, made under the lock. It moves the waiters that leave the queue into the batch, and returns
+/// whether the key has no holder left.
 pub(crate) type Work<'a, K> = dyn FnMut(&mut Slot<K>, &mut Nodes, &mut List) -> bool + 'a;
 
 pub(crate) struct Shard<K> {
@@ -42,13 +43,13 @@ pub(crate) struct Shard<K> {
     pub(crate) next_id: u64,
     /// How many may share a key.
     pub(crate) max: u32,
-    /// The batch of a `stop_all` that has not woken it yet.
+    /// The batch of a `stop_all`, until its wakers are called.
     pub(crate) stopped: u32,
-    /// The last of those that watch for the shard to be empty.
+    /// The last watcher that waits for the shard to be empty.
     #[cfg(feature = "idle")]
     pub(crate) watchers: u32,
-    /// What giving up a claim means where keys are shared or watched. A program that does neither does not link it: the
-    /// calls that do leave it here.
+    /// How to give up a claim where keys are shared or watched. Only the methods that share or watch store it here, so
+    /// that a program without them does not link it.
     pub(crate) release: Option<fn(&mut Self, Place) -> Left<K>>,
 }
 
@@ -66,8 +67,8 @@ impl<K> Shard<K> {
         }
     }
 
-    /// Claims a key, if `admit` says so of how it stands: at once, if that can be, or else, if there is a waker to wait
-    /// with, a place in its queue.
+    /// Claims a key, if `admit` returns `true` for its state. If the key cannot be granted at once, this takes a place
+    /// in its queue, provided that there is a waker.
     #[inline]
     pub(crate) fn claim(
         &mut self,
@@ -105,7 +106,7 @@ impl<K> Shard<K> {
         Some(place)
     }
 
-    /// Gives up a claim. The short way is for a key without waiters.
+    /// Gives up a claim. The fast path is for a key without waiters.
     #[inline]
     pub(crate) fn give_up(&mut self, place: Place) -> Left<K> {
         if place.node != GRANTED {
@@ -161,8 +162,8 @@ impl<K> Shard<K> {
         })
     }
 
-    /// Changes how a key stands. `work` returns whether the key has no holder then. After it, the waiters that can hold
-    /// the key are granted it.
+    /// Changes the state of a key. `work` returns whether the key has no holder left. After that, the waiters that can
+    /// now hold the key are granted it.
     pub(crate) fn change(&mut self, Place { hash, id, .. }: Place, work: &mut Work<'_, K>) -> Left<K> {
         let (slot, mut batch) = (self.slots.of(hash, id), List::EMPTY);
         let free = work(slot, &mut self.nodes, &mut batch);
@@ -188,7 +189,7 @@ impl<K> Shard<K> {
         }
     }
 
-    /// Stops the waiters of every key, and leaves them to be woken.
+    /// Stops the waiters of every key, and leaves them for [`Locked::wake_stopped`] to wake.
     pub(crate) fn stop_all(&mut self) -> usize {
         let (nodes, mut batch, mut stopped) = (&mut self.nodes, List::EMPTY, 0);
         for slot in self.slots.iter_mut() {
@@ -201,7 +202,7 @@ impl<K> Shard<K> {
         stopped
     }
 
-    /// Tells the watchers of a slot that has gone, and, if it was the last one, those of the shard.
+    /// Puts the watchers of a removed slot into the batch, and, if that was the last slot, those of the shard.
     #[cfg(feature = "idle")]
     pub(crate) fn tell(&mut self, mut last: u32, batch: &mut List) {
         if self.slots.len() == 0 && self.watchers != NONE {
@@ -233,7 +234,8 @@ impl<K> Locked<K> {
         })
     }
 
-    /// Ready when a claim is granted, or stopped: its place says which. Until then, this waker will be called.
+    /// Is ready when a claim has been granted or stopped: its place says which. Otherwise it stores this waker, to be
+    /// called when that happens.
     #[inline]
     pub(crate) fn poll(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
         match self.with(|shard| shard.nodes.waiting(place.node).map(|own| own.will_wake(waker))) {
@@ -244,7 +246,8 @@ impl<K> Locked<K> {
         Poll::Ready(())
     }
 
-    /// The same, with another waker than before: it is cloned outside the lock, and so this must look again.
+    /// The same, with a waker that differs from the stored one. It is cloned outside the lock, so the state must be
+    /// checked again.
     #[cold]
     fn poll_with_another(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
         let mut spare = waker.clone();
@@ -276,7 +279,7 @@ impl<K> Locked<K> {
         }
     }
 
-    /// Calls the wakers of a batch, first come, first served.
+    /// Calls the wakers of a batch, in FIFO order.
     pub(crate) fn wake(&self, mut batch: u32) {
         let call = |(waker, waits): (Waker, bool)| {
             if waits {
@@ -286,12 +289,12 @@ impl<K> Locked<K> {
         each(&mut || self.with(|shard| shard.nodes.unchain(&mut batch)), call);
     }
 
-    /// Wakes those whom [`Shard::stop_all`] has stopped.
+    /// Wakes the waiters that [`Shard::stop_all`] has stopped.
     pub(crate) fn wake_stopped(&self) {
         self.wake(self.with(|shard| mem::replace(&mut shard.stopped, NONE)));
     }
 
-    /// Changes how a key stands: see [`Shard::change`].
+    /// Changes the state of a key: see [`Shard::change`].
     pub(crate) fn change(&self, place: Place, work: &mut Work<'_, K>) {
         self.settle(self.with(|shard| shard.change(place, work)));
     }

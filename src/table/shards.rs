@@ -1,9 +1,9 @@
 //! The shards of a mutex: how many there are, and which one a hash belongs to.
 //!
-//! With `std` there are about sixteen for each processor, each on cache lines of its own, so that threads that lock
-//! different keys seldom meet; they are made when the first key is locked, which keeps `new` a `const fn` that allocates
-//! nothing. Without `std`, with critical sections (which exclude each other whatever they guard), and under the model
-//! checker there is one, inside the mutex itself.
+//! With `std` there are about sixteen for each processor (but one on a single processor, and under the model checker),
+//! each on cache lines of its own, so that threads that lock different keys seldom contend. They are made at first use,
+//! so that `new` can be a `const fn` that allocates nothing. Without `std`, and with critical sections (which exclude
+//! each other whatever they guard), there is one, inside the mutex itself.
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 use {alloc::boxed::Box, core::num::NonZero, std::sync::OnceLock};
@@ -25,12 +25,12 @@ impl<K> Shards<K> {
         Self { all: OnceLock::new(), max }
     }
 
-    /// All of them, made now if necessary.
+    /// Returns all shards, and makes them if there are none yet.
     pub(crate) fn all(&self) -> &[Locked<K>] {
         self.all.get_or_init(|| Self::make(self.max))
     }
 
-    /// Those there are: none before the first use.
+    /// Returns the shards that have been made: none before the first use.
     pub(crate) fn made(&self) -> &[Locked<K>] {
         self.all.get().map_or(&[], |all| all)
     }
@@ -39,7 +39,8 @@ impl<K> Shards<K> {
     #[cold]
     fn make(max: u32) -> Box<[Locked<K>]> {
         static COUNT: OnceLock<usize> = OnceLock::new();
-        // Two threads on 512 keys each did 0.8 times the work of one thread with 4, 1.2 with 16, 1.4 with 64.
+        // Two threads on 512 keys each did 0.8 times the work of one thread with 4 shards per processor, 1.2 times with
+        // 16, 1.4 times with 64.
         const PER_PROCESSOR: usize = 16;
         let count = *COUNT.get_or_init(|| match std::thread::available_parallelism().map_or(1, NonZero::get) {
             processors if cfg!(loom) || processors == 1 => 1,
@@ -68,8 +69,9 @@ impl<K> Shards<K> {
 }
 
 impl<K> Shards<K> {
-    /// The number of shards is a power of two, and a multiplication carries every bit of the hash to the middle: hashbrown
-    /// uses both ends, and a user's hasher may be the identity.
+    /// Returns the shard of a hash. The number of shards is a power of two, and a multiplication carries every bit of
+    /// the hash to the middle bits, which choose the shard: hashbrown uses both ends, and a user's hasher may be the
+    /// identity.
     pub(crate) fn of(&self, hash: u32) -> &Locked<K> {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
         let all = self.all();
@@ -77,7 +79,7 @@ impl<K> Shards<K> {
         &all[spread & (all.len() - 1)]
     }
 
-    /// Stops the waiters of every key: first all of them, then they are woken.
+    /// Stops the waiters of every key, and wakes them after all have been stopped. Returns how many it stopped.
     pub(crate) fn stop_all(&self) -> usize {
         let stopped = self.all().iter().map(|shard| shard.with(Shard::stop_all)).sum();
         let mut shards = self.all().iter();

@@ -1,16 +1,16 @@
-//! One locked key: who holds it, who waits for it, and who goes in next.
+//! One locked key: its holders, its waiters, and which waiters are granted it next.
 
 use super::queue::{Kind, List, NONE, Node, Nodes, State};
 
-/// In place of a number of holders: one, exclusively.
+/// The value of `holders` for one exclusive holder.
 pub(crate) const EXCLUSIVE: u32 = 0;
 
-/// How a key stands at one moment.
+/// The state of a key at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyState {
-    /// The number of its holders: 0 if it is free, 1 if it is locked exclusively. A waiter that has been granted the key
-    /// counts as a holder, polled since or not.
+    /// The number of its holders: 0 if it is free, 1 if it is locked exclusively. A waiter that has been granted the
+    /// key counts as a holder, whether or not it has been polled since.
     pub holders: usize,
     /// `true` if it is locked shared.
     pub shared: bool,
@@ -27,12 +27,12 @@ impl KeyState {
 pub(crate) struct Slot<K> {
     pub(crate) key: K,
     pub(crate) hash: u32,
-    /// How many hold the key, polled since it was granted or not; or [`EXCLUSIVE`].
+    /// The number of shared holders, including waiters that have been granted the key; or [`EXCLUSIVE`].
     pub(crate) holders: u32,
-    /// No other slot of the shard ever has the same.
+    /// An id that no other slot of the shard ever has.
     pub(crate) id: u64,
     pub(crate) queue: List,
-    /// How many are in the queue.
+    /// The number of waiters in the queue.
     pub(crate) waiting: u32,
     /// The last of its watchers: see [`watch`](super::watch).
     #[cfg(feature = "idle")]
@@ -58,14 +58,14 @@ impl<K> Slot<K> {
         KeyState { holders: self.holders.max(1) as usize, shared, waiting: self.waiting as usize }
     }
 
-    /// One holder less. Returns whether it was the last one.
+    /// Removes one holder. Returns whether it was the last one.
     pub(crate) fn unlock(&mut self) -> bool {
         let free = self.holders <= 1;
         self.holders = self.holders.saturating_sub(1);
         free
     }
 
-    /// Whether one more may hold a key that is held.
+    /// Returns whether a claim of this kind may join the holders of a key that is held.
     pub(crate) fn has_room(&self, kind: Kind, max: u32) -> bool {
         kind.shared && (1..max).contains(&self.holders)
     }

@@ -1,7 +1,7 @@
 //! The locked keys of a shard, a slot for each: one beside the map, the others in it.
 //!
-//! The `hot` slot has the newest key. Most keys are unlocked before the same shard sees another, and never
-//! touch the map; when one does come, the older moves there. Each slot keeps its hash, so that growing
+//! The `hot` slot has the newest key. Most keys are unlocked before the same shard gets another one, and so never enter
+//! the map; if another one comes before that, the older one moves to the map. Each slot keeps its hash, so that growing
 //! and shrinking never call a user's `Hash`.
 
 use core::mem;
@@ -10,17 +10,17 @@ use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
 use super::slot::Slot;
 
-/// Where there is `std`, and no critical section is to be kept short, there is room for code that saves time: a hot
-/// slot, a map that shrinks before it is empty, and a short cut to a free key.
+/// With `std`, and without critical sections, which must be short, speed matters more than code size. This turns on a
+/// hot slot, a map that shrinks before it is empty, and a fast path for free keys.
 pub(crate) const ROOMY: bool = cfg!(all(feature = "std", not(feature = "critical-section")));
 
 /// A map of at most this many buckets is kept, so that a few keys coming and going do not allocate.
 const KEPT_BUCKETS: usize = 16;
 
-/// A larger one shrinks when fewer than one bucket in this many is in use.
+/// A larger map shrinks when at most one bucket out of this many is in use.
 const SPARSE: usize = 8;
 
-/// hashbrown uses both ends of 64 bits where there are 64, else of the lower 32.
+/// Makes a hash for hashbrown, which uses both ends: of 64 bits where pointers have 64, else of the lower 32.
 fn wide(hash: u32) -> u64 {
     let low = u64::from(hash);
     if cfg!(target_pointer_width = "64") { low << 32 | low } else { low }
@@ -29,7 +29,7 @@ fn wide(hash: u32) -> u64 {
 pub(crate) struct Slots<K> {
     pub(crate) hot: Option<Slot<K>>,
     pub(crate) map: HashTable<Slot<K>>,
-    /// A map of this many buckets or fewer is never given back, as they were reserved.
+    /// A map of this number of buckets or fewer is never given back, because they were reserved.
     kept: usize,
 }
 
@@ -44,8 +44,8 @@ impl<K> Slots<K> {
         usize::from(self.hot.is_some()) + self.map.len()
     }
 
-    /// Finds a slot by its hash and what `is` says of it. `is` may be a user's `Eq`, and may panic:
-    /// nothing has changed then. It is `dyn` so that there is one copy of this for each key type.
+    /// Finds a slot by its hash and the predicate `is`, which may call a user's `Eq`, and may panic: nothing has
+    /// changed by then. It is `dyn` so that this function is compiled once for each key type.
     pub(crate) fn find(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
         if ROOMY && self.hot.as_ref().is_some_and(|slot| slot.hash == hash && is(slot)) {
             return self.hot.as_mut();
@@ -85,7 +85,8 @@ impl<K> Slots<K> {
         self.hot = Some(newer);
     }
 
-    /// Moves the hot slot, if there is one, to the map. Room is made first, so that running out of memory loses nothing.
+    /// Moves the hot slot, if there is one, to the map. Room is made first, so that running out of memory loses
+    /// nothing.
     pub(crate) fn cool(&mut self) {
         self.map.reserve(usize::from(self.hot.is_some()), |slot| wide(slot.hash));
         if let Some(slot) = self.hot.take() {
@@ -109,8 +110,8 @@ impl<K> Slots<K> {
         slot
     }
 
-    /// Makes room for this many keys, and keeps it: twice as much, since a map that is more than half full grows when
-    /// tombstones have filled the rest. A small machine gives nothing back from then on.
+    /// Makes room for `keys` keys, and keeps it. It makes twice as much, since a map that is more than half full grows
+    /// when tombstones have filled the rest. If not `ROOMY`, the map gives nothing back from then on.
     pub(crate) fn reserve(&mut self, keys: usize) {
         let room = keys.saturating_mul(2);
         self.map.reserve(room.saturating_sub(self.map.len()), |slot| wide(slot.hash));

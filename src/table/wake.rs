@@ -1,4 +1,4 @@
-//! Several wakers, or guards, one after another, whatever each of them does.
+//! Calling several wakers, or dropping several guards, one after another, even if some of them panic.
 
 use core::mem;
 #[cfg(feature = "std")]

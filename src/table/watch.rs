@@ -1,7 +1,8 @@
 //! Watchers: nodes that wait for a key, or for all keys of a shard, to be unlocked, and not to lock it.
 //!
-//! They are told under the lock under which the slot goes, so that no such moment is missed, however short. A slot and a
-//! shard know their last watcher, which leads to the others: so keys that are not watched pay nothing.
+//! They are taken out in the critical section that removes the slot, so that no moment at which the key is free is
+//! missed, however short. A slot and a shard know their last watcher, which is linked to the others, so keys that are
+//! not watched cost nothing.
 
 use core::future::poll_fn;
 use core::mem;
@@ -13,7 +14,7 @@ use super::shard::{Locked, Place, Shard};
 use super::shards::Shards;
 use super::slots::Slots;
 
-/// In place of the id of a slot: all keys of the shard.
+/// What a watcher of all keys of a shard has instead of the id of a slot.
 const ALL: u64 = u64::MAX;
 
 /// Takes a watcher that is dropped out of its shard.
@@ -31,7 +32,7 @@ impl<K> Drop for Watch<'_, K> {
 }
 
 impl<K> Locked<K> {
-    /// Waits until the slot that `find` finds has gone; not at all if there is none.
+    /// Waits until the slot that `find` finds has been removed. If it finds none, this does not wait.
     pub(crate) async fn watch(&self, hash: u32, find: impl FnOnce(&mut Slots<K>) -> Option<u64>) {
         let watch = {
             let mut waker = Some(poll_fn(|context| Poll::Ready(context.waker().clone())).await);
@@ -50,7 +51,7 @@ impl<K> Locked<K> {
 impl<K> Shard<K> {
     fn watch(&mut self, hash: u32, id: u64, waker: Waker) -> Place {
         self.release = Some(Self::release);
-        self.slots.cool(); // the short way of unlocking looks for no watchers of the hot slot
+        self.slots.cool(); // the fast path of unlocking does not check the hot slot for watchers
         let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
         let mut list = List { head: NONE, tail: *last };
         let node = self.nodes.append(&mut list, Kind { shared: false, stoppable: false }, waker);
@@ -58,7 +59,7 @@ impl<K> Shard<K> {
         Place { hash, node, id }
     }
 
-    /// Takes a watcher out, and returns its waker, if that is not on its way to be called.
+    /// Takes a watcher out, and returns its waker, unless that is in a batch, and about to be called.
     fn unwatch(&mut self, Place { hash, node, id }: Place) -> Option<Waker> {
         self.nodes.waiting(node).ok()?;
         let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
@@ -84,11 +85,12 @@ impl<K> Shards<K> {
             if let Some(shard) = locked {
                 shard.watch(0, |slots| (slots.len() > 0).then_some(ALL)).await;
             }
-            // The others were empty before this one was, and are, and had no slot in between: so all were, at that moment.
+            // The others were empty before this one was, and are, and had no slot in between: so all were, at that
+            // moment.
             if before.is_some() && before == others() {
                 return;
             }
-            // Looks again when the executor has had a look at other tasks.
+            // Checks again after the executor has had a chance to poll other tasks.
             let mut yielded = false;
             poll_fn(|context| {
                 if mem::replace(&mut yielded, true) {

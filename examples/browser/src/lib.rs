@@ -20,9 +20,9 @@ impl JsMutex {
         Self(Arc::new(KeyedMutex::new()))
     }
 
-    /// Queues a task now, and runs it when the key is granted. The promise has what the task returns or throws,
-    /// or `undefined` if the queue was stopped. With `{ onError: "stop" }` a task that fails stops the tasks
-    /// queued behind it.
+    /// Queues a task now, and runs it when the key is granted. The promise settles as the task does, or is fulfilled
+    /// with `undefined` if the task was stopped. With `{ onError: "stop" }` a task that fails stops the tasks queued
+    /// behind it.
     pub fn run(&self, key: String, task: Function, options: JsValue) -> Promise {
         let stop = Reflect::get(&options, &"onError".into()).is_ok_and(|on_error| on_error == "stop");
         let ticket = self.0.ticket_arc(key);

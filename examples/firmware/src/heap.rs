@@ -23,7 +23,7 @@ impl Heap {
     /// Gives the heap its memory: once, and before anything is allocated.
     pub fn init<const SIZE: usize>(&self, memory: &'static StaticCell<[u8; SIZE]>) {
         let memory: *mut MaybeUninit<_> = memory.uninit();
-        // SAFETY: it is borrowed for ever, and the cell gives it out once.
+        // SAFETY: the memory is borrowed forever, and the cell gives it out once.
         unsafe { self.heap.init(memory.expose_provenance(), SIZE) }
     }
 
@@ -37,7 +37,7 @@ impl Heap {
         with(|section| self.peak.borrow(section).get())
     }
 
-    /// Whether somebody asked for more than there was.
+    /// Whether an allocation has failed.
     pub fn is_exhausted(&self) -> bool {
         with(|section| self.exhausted.borrow(section).get())
     }

@@ -23,7 +23,7 @@ pub use heap::Heap;
 pub use semihosting::{println, process::exit};
 pub use time::{on_tick, until};
 
-/// Ends the program with a sentence and a bad exit status when something panics.
+/// Ends the program with the panic's message and a non-zero exit status when something panics.
 #[macro_export]
 macro_rules! exit_on_panic {
     () => {

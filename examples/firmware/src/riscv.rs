@@ -27,7 +27,7 @@ static URGENT_TASKS: StaticCell<Executor> = StaticCell::new();
 static URGENT: AtomicPtr<Executor> = AtomicPtr::new(null_mut());
 static WOKEN: AtomicBool = AtomicBool::new(false);
 
-/// Starts the clock, and the executor of higher priority, twice in the list: there is but one.
+/// Starts the clock, and the executor of higher priority. There is only one, so the list has it twice.
 pub fn start() -> [SendSpawner; 2] {
     let urgent: &'static Executor = URGENT_TASKS.init(Executor::new(null_mut()));
     URGENT.store(from_ref(urgent).cast_mut(), Ordering::Release);

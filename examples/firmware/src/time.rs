@@ -41,12 +41,12 @@ pub(crate) fn tick() {
     also();
 }
 
-/// Has `work` done in the timer interrupt from now on, at each tick.
+/// Makes the timer interrupt call `work` at each tick from now on.
 pub fn on_tick(work: fn()) {
     with(|section| CLOCK.also.borrow(section).set(work));
 }
 
-/// Waits for something to be so, and gives up the program if it takes too long.
+/// Waits until a condition holds, and panics if that takes too long.
 pub async fn until(what: &str, so: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if so() {

@@ -35,7 +35,7 @@ pub fn charges(process: usize, count: usize, accounts: i32) -> impl Iterator<Ite
     })
 }
 
-/// Read, compute, write: all that a lock is for. Done twice, it is done once.
+/// Reads, computes and writes, which is what needs a lock. It is idempotent: a charge that is tried twice is done once.
 pub async fn charge(db: &mut PgConnection, charge: &Charge, compute: Duration) -> sqlx::Result<()> {
     let insert = "INSERT INTO charges (id, account, amount) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     let insert = sqlx::query(insert).bind(&charge.id).bind(charge.account).bind(charge.amount);
@@ -55,7 +55,7 @@ pub fn options(url: &str, schema: &str, name: &str) -> sqlx::Result<PgConnectOpt
     Ok(PgConnectOptions::from_str(url)?.options([("search_path", schema)]).application_name(name))
 }
 
-/// Makes the schema anew, with accounts that nobody has charged.
+/// Creates the schema again from scratch, with accounts that have not been charged.
 pub async fn open(db: &mut PgConnection, schema: &str, accounts: i32) -> sqlx::Result<()> {
     let sql = format!(
         "SET client_min_messages = warning;
@@ -69,7 +69,7 @@ pub async fn open(db: &mut PgConnection, schema: &str, accounts: i32) -> sqlx::R
     Ok(())
 }
 
-/// What the books say: how many charges there are, their sum, and how much of it no account has paid, up or down.
+/// Returns what the books say: the number of charges, their sum, and by how much the balances differ from it, in all.
 pub async fn books(db: &mut PgConnection) -> sqlx::Result<(i64, i64, i64)> {
     let sql = "SELECT coalesce(sum(count), 0)::bigint, coalesce(sum(charged), 0)::bigint,
             coalesce(sum(abs(charged - ($1 - balance))), 0)::bigint

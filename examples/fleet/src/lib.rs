@@ -11,19 +11,21 @@
 //! [`Fleet::run`] locks the key in this process, takes a connection, begins a transaction, takes the advisory lock, runs
 //! the work *in that transaction*, commits, gives the connection back, and unlocks the key: in this order.
 //!
-//! **Exclusion is the database's, and exact.** It drops the advisory lock when it ends the transaction, however that
-//! comes about: a process that loses the connection loses the lock and the work together. There is no lease which the work
-//! could outlive. What the work does elsewhere (it sends a mail, it calls a bank) is not undone and not excluded.
+//! **The database provides the exclusion, and it is exact.** The database releases the advisory lock when the
+//! transaction ends, however it ends: a process that loses the connection loses the lock and the work together. There
+//! is no lease that the work could outlive. What the work does outside of the database (sending a mail, calling a bank)
+//! is neither undone nor excluded.
 //!
-//! **The lock here is for the queue.** Of all tasks in this process that want a key, only the one at the head of its queue
-//! has a connection: a process uses no more connections than it has keys in work, and a hot key cannot take those of
-//! others. Within a process they are served in FIFO order; between processes PostgreSQL's queue decides, to which each process
-//! brings one task at a time.
+//! **The lock here is for the queue.** Of all tasks in this process that want a key, only the holder has a connection:
+//! a process uses no more connections than it has locked keys, and a hot key cannot take the connections that other
+//! keys need. Within a process, tasks are served in FIFO order; between processes PostgreSQL's queue decides, in which
+//! each process has at most one task for each key.
 //!
-//! **Keys are strings.** PostgreSQL makes them 64 bits, `hashtextextended(key, 0)`, so that other programs can take the same lock:
-//! `SELECT pg_advisory_xact_lock(hashtextextended('account 7', 0))`. All sessions of a server agree on it, and no longer is
-//! needed. Two keys that collide wait for each other, needlessly; that is all. By chance it happens once in 2^64 pairs.
-//! Other programs that use advisory locks of one `bigint` in this database share the space, at the same price.
+//! **Keys are strings.** PostgreSQL hashes them to 64 bits, `hashtextextended(key, 0)`, so that other programs can take
+//! the same lock: `SELECT pg_advisory_xact_lock(hashtextextended('account 7', 0))`. All sessions of a server compute
+//! the same hash, which is enough: it need not be the same after an upgrade. Two keys that collide wait for each other,
+//! needlessly, and nothing else happens; two given keys collide with a probability of 2^-64. Other programs that use
+//! advisory locks of one `bigint` in this database share the space, with the same effect.
 //!
 //! **Several keys** are locked here in their order, then in the database in the order of their hashes. A task that waits in
 //! the database holds all its keys here, so there is no deadlock. Do not call [`Fleet::run`] within the work.
@@ -66,15 +68,15 @@
 //! | dropped while it | then |
 //! | --- | --- |
 //! | waits for the key here, or for a connection | nothing has happened, and others keep their order |
-//! | waits for the key there | the server goes on waiting until it has the lock, or its `lock_timeout`; then `ROLLBACK` |
+//! | waits for the key there | the server keeps waiting until it has the lock, or until its `lock_timeout`; then `ROLLBACK` |
 //! | works | `ROLLBACK`, as soon as the statement that runs is over |
 //! | commits | unknown, as in [`Error::Unknown`] |
 //!
-//! The key here stays locked until the answer to `ROLLBACK` has come: no successor takes a second connection meanwhile. A
-//! task of its own sees to that, so drop the future where tokio runs, as one of sqlx.
+//! The key here stays locked until the answer to `ROLLBACK` has come: no successor takes a second connection meanwhile.
+//! A spawned task waits for that answer, so drop the future within a tokio runtime, like any future of sqlx.
 //!
-//! A process that is killed ends its sessions, and so does a host that says goodbye. For a cable that is cut, set
-//! `tcp_keepalives_idle` and `tcp_user_timeout` in the server, or its half of the connection keeps the lock.
+//! A process that is killed ends its sessions, and so does a host that shuts down. For a network that fails, set
+//! `tcp_keepalives_idle` and `tcp_user_timeout` in the server, or the server's side of the connection keeps the lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -93,14 +95,15 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(hash) FROM
 pub enum Error<E> {
     /// The limit on waiting passed. Nothing was done.
     TimedOut,
-    /// The database gave it up: a deadlock, a serialization failure, a lost connection, a full disk, too little memory. Nothing was
-    /// done: try again, later.
+    /// The database aborted the work: a deadlock, a serialization failure, a lost connection, a full disk, or too
+    /// little memory. Nothing was done: try again later.
     Undone(sqlx::Error),
-    /// The connection was lost during COMMIT: it was done, or it was not. Try again if trying twice does it once.
+    /// The connection was lost during COMMIT, so the work may have been done or not. Try again if the work is
+    /// idempotent.
     Unknown(sqlx::Error),
     /// The database refused, and would again. Nothing was done.
     Database(sqlx::Error),
-    /// The task's own. Nothing was done.
+    /// The work returned an error of its own. Nothing was done.
     Task(E),
 }
 
@@ -126,7 +129,7 @@ impl<E> From<sqlx::Error> for Error<E> {
     }
 }
 
-/// Whether the error took the connection with it, or kept it from being made.
+/// Returns whether the error ended the connection, or prevented it.
 fn lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
@@ -143,7 +146,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
         match self {
             Self::TimedOut => write!(f, "waited too long, and nothing was done"),
             Self::Undone(error) => write!(f, "undone, and may be tried again: {error}"),
-            Self::Unknown(error) => write!(f, "the connection was lost during COMMIT, done or not: {error}"),
+            Self::Unknown(error) => write!(f, "the connection was lost during COMMIT, it may be done or not: {error}"),
             Self::Database(error) => write!(f, "refused: {error}"),
             Self::Task(error) => error.fmt(f),
         }

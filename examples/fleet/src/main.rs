@@ -1,9 +1,9 @@
-//! Three processes charge the same accounts, in three ways: without a lock, with PostgreSQL's advisory locks, and with those
-//! behind the mutex.
+//! Three processes charge the same accounts, in three ways: without a lock, with PostgreSQL's advisory locks, and with
+//! advisory locks behind the mutex.
 //!
 //! ```text
 //! cargo run --release                      on a PostgreSQL of its own
-//! cargo run --release -- --database URL    on one that runs, in a schema that is dropped in the end
+//! cargo run --release -- --database URL    on a running one, in a schema that is dropped at the end
 //! cargo run --release -- --quick           a third of the charges
 //! ```
 //!
@@ -40,7 +40,7 @@ use worker::{Done, Job, Way};
 struct Arguments {
     #[command(subcommand)]
     hidden: Option<Hidden>,
-    /// A PostgreSQL that runs, instead of one of its own
+    /// A running PostgreSQL, instead of one that this program starts
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Processes that charge
@@ -72,7 +72,7 @@ enum Hidden {
     Worker(Job),
 }
 
-/// How long a way may take.
+/// How long each of the three ways may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
@@ -96,7 +96,7 @@ fn exit(outcome: Result<ExitCode, String>) -> ExitCode {
     })
 }
 
-/// The whole demonstration, and then the end of what it began: also after an error, and after a signal.
+/// Runs the whole demonstration, and then ends what it started, even after an error or a signal.
 fn demonstrate(arguments: &Arguments) -> Result<ExitCode, String> {
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{msg:>24} {wide_bar} {pos}/{len} charges").expect("it is a template"),

@@ -24,7 +24,7 @@ pub struct Day {
     pub samples: Vec<Sample>,
     pub charged: i64,
     pub lost: i64,
-    /// The most connections that a process had in use, and the most beyond its keys in work.
+    /// The most connections that a process had in use, and by how many they exceeded its keys in use at most.
     pub connections: i64,
     pub beyond: i64,
 }
@@ -89,7 +89,7 @@ fn inversions(times: &[u64]) -> (usize, usize) {
     (wrong, times.len() * times.len().saturating_sub(1) / 2)
 }
 
-/// All ways, and what became of the promise.
+/// Returns the report: a picture of each way, and a table of them all.
 pub fn report(days: &[Day], processes: usize) -> String {
     let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     let mut text = String::new();
@@ -101,7 +101,7 @@ pub fn report(days: &[Day], processes: usize) -> String {
     }
     let _ = writeln!(
         text,
-        "\n{:NAME$}  {} works   {} waits for a lock, and keeps others from the connection\n",
+        "\n{:NAME$}  {} works   {} waits for a lock, and occupies a connection meanwhile\n",
         "",
         paint(colour, GREEN, "█"),
         paint(colour, RED, "▒"),
@@ -165,7 +165,7 @@ fn picture(text: &mut String, day: &Day, end: u64, top: i64, longest: f64, colou
 fn table(text: &mut String, days: &[Day], processes: usize) {
     let _ = writeln!(
         text,
-        "| | money lost | charges a second | connections a process | beyond its keys in work | quiet account waits, longest | median | hot account out of order | in one process |"
+        "| | money lost | charges per second | connections per process | more than keys in use | longest wait, quiet accounts | median wait | hot account, pairs out of order | within a process |"
     );
     let _ = writeln!(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for day in days {
@@ -187,7 +187,7 @@ fn table(text: &mut String, days: &[Day], processes: usize) {
     if let (Some(advisory), Some(both)) = (longest(Way::Advisory), longest(Way::Both)) {
         let _ = writeln!(
             text,
-            "\nQuiet accounts wait {:.0} times as long with advisory locks alone as with the mutex before them.",
+            "\nQuiet accounts wait {:.0} times as long with advisory locks alone as with the mutex in front of them.",
             advisory / both.max(0.001),
         );
     }

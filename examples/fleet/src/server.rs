@@ -2,7 +2,7 @@
 //!
 //! A shell starts the server, and stops it when the pipe to this process closes: at the end of [`Server`], or when this
 //! process is killed. It has its own process group, so that ctrl-c at the terminal does not reach it first. The server
-//! listens on a socket in its directory, and nowhere else. It does not write through to the disk: nobody will miss the data.
+//! listens on a socket in its directory, and nowhere else. It does not flush to the disk: the data is not needed later.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
@@ -44,7 +44,7 @@ impl Server {
     pub fn start() -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let bin = programs()?;
-        let user = if is_root() { Some(somebody()?) } else { None };
+        let user = if is_root() { Some(unprivileged_user()?) } else { None };
         let name = format!("fleet-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = env::temp_dir().join(name);
         let sentence = |error: io::Error| format!("cannot start PostgreSQL in {}: {error}", directory.display());
@@ -77,7 +77,7 @@ impl Server {
         format!("postgres://fleet@localhost/postgres?host={}", self.directory.display())
     }
 
-    /// Restarts the server: `fast` sends all clients away, `immediate` is a crash.
+    /// Restarts the server: `fast` disconnects all clients, `immediate` is like a crash.
     #[allow(dead_code, reason = "the demonstration does not")]
     pub fn restart(&self, mode: &str) {
         let status = command(self.bin.join("pg_ctl"), self.user)
@@ -118,8 +118,8 @@ fn programs() -> Result<PathBuf, String> {
     let mut places = env::split_paths(&path).chain(debian.into_iter().map(|path| path.join("bin")));
     let found = places.find(|place| place.join("initdb").is_file() && place.join("pg_ctl").is_file());
     found.ok_or_else(|| {
-        "There is no PostgreSQL here. Install the package `postgresql` (apt install postgresql), or name a database \
-         that runs: --database URL"
+        "There is no PostgreSQL here. Install the package `postgresql` (apt install postgresql), or name a running \
+         database: --database URL"
             .into()
     })
 }
@@ -129,8 +129,8 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-/// PostgreSQL refuses to run as root.
-fn somebody() -> Result<(u32, u32), String> {
+/// Finds a user to run PostgreSQL as, which refuses to run as root.
+fn unprivileged_user() -> Result<(u32, u32), String> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let find = |name: &str| {
         let fields: Vec<_> =

@@ -1,4 +1,4 @@
-//! One process of the fleet: it charges accounts, and says on standard output how that went.
+//! One process of the fleet: it charges accounts, and reports the results on standard output.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::bank::{self, Charge};
 
-/// No demonstration waits so long.
+/// A limit on waiting that no demonstration reaches.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Three ways to charge an account.
@@ -106,8 +106,8 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_micros() as u64
 }
 
-/// Does a job. It begins when it is told to, on standard input, and ends at once when that is closed: nobody waits for
-/// it any more then.
+/// Does a job. It begins when a line arrives on standard input, and ends at once when that is closed: then the parent
+/// is gone.
 pub fn work(job: Job) -> Result<(), String> {
     let (go, going) = oneshot::channel();
     thread::spawn(move || {
@@ -121,7 +121,7 @@ pub fn work(job: Job) -> Result<(), String> {
     // On one thread, so that what is counted is true: nothing else happens between one await and the next.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let _context = runtime.enter(); // also when tasks are dropped that an error has left behind
+    let _context = runtime.enter(); // also needed while tasks that an error leaves behind are dropped
     LocalSet::new().block_on(&runtime, work_on(job, going)).map_err(|error| error.to_string())
 }
 
@@ -224,7 +224,7 @@ impl Counts {
         }
     }
 
-    /// Counts the connections in use, and those beyond the keys in work.
+    /// Counts the connections in use, and how many more they are than the keys in use.
     fn look(&self) {
         let used = i64::from(self.pool.size()) - self.pool.num_idle() as i64;
         self.most.set(self.most.get().max(used));

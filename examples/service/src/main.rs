@@ -1,5 +1,5 @@
-//! A shop on axum and tokio that handles one request at a time for each order and for each wallet, and clients that give it
-//! trouble.
+//! A shop on axum and tokio that handles one request at a time for each order and for each wallet, and clients that
+//! retry, disconnect, and crowd it.
 //!
 //! `cargo run` shows what happens to each request. The service is `src/shop.rs`; the rest is there to try it.
 
@@ -18,7 +18,7 @@ use scenes::{FUNDS, Row, Town};
 use shop::AT_MOST_WAITING;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Of more consecutive rows with the same status than this, only the first and the last are shown.
+/// If more consecutive rows than this have the same status, only the first and the last of them are shown.
 const ALIKE: usize = 3;
 
 #[tokio::main]
@@ -26,7 +26,7 @@ async fn main() -> io::Result<ExitCode> {
     let town = Town::open(PATIENCE).await?;
     let shop = town.shop.clone();
     println!("A shop on http://{}: one request at a time for each order, and for each wallet.", town.address);
-    println!("Each wallet has {FUNDS} at first. The bank and the carrier answer when all of a scene have come.");
+    println!("Each wallet has {FUNDS} at first. The bank and the carrier answer when all requests of a scene are in.");
 
     show(
         "An order that is sent three times is shipped once; one whose client disconnects is shipped, too.",
@@ -41,10 +41,10 @@ async fn main() -> io::Result<ExitCode> {
     show("GET /busy lists the wallets with the longest queues.", &town.busy().await?);
     let seconds = PATIENCE.as_secs();
     show(
-        &format!("The bank hangs. No request waits longer than {seconds} s for its wallet; what runs goes on."),
+        &format!("The bank hangs. No request waits longer than {seconds} s for its wallet; the running one continues."),
         &town.slow().await?,
     );
-    show("The shop closes. The queued are told at once; what runs is finished.", &town.close().await?);
+    show("The shop closes. Queued requests are refused at once; running ones finish.", &town.close().await?);
 
     let books = shop.books();
     let sound = books.is_sound(FUNDS) && shop.orders.is_empty() && shop.wallets.is_empty();
@@ -64,7 +64,7 @@ fn show(title: &str, rows: &[Row]) {
             alike.iter().for_each(show_row);
         } else {
             show_row(&alike[0]);
-            println!("  {:>42} {} more alike", "…", alike.len() - 2);
+            println!("  {:>42} {} more like these", "…", alike.len() - 2);
             show_row(&alike[alike.len() - 1]);
         }
     }

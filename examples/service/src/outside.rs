@@ -9,16 +9,16 @@ pub struct Outside(watch::Sender<HashSet<&'static str>>);
 
 impl Outside {
     /// Calls the carrier, or the bank of a wallet, and waits for the answer.
-    pub async fn ask(&self, whom: &str) {
+    pub async fn ask(&self, name: &str) {
         let mut hanging = self.0.subscribe();
-        hanging.wait_for(|hanging| !hanging.contains(whom)).await.expect("the shop owns the sender");
+        hanging.wait_for(|hanging| !hanging.contains(name)).await.expect("the shop owns the sender");
     }
 
-    pub fn hang(&self, who: &'static str) {
-        self.0.send_modify(|hanging| assert!(hanging.insert(who)));
+    pub fn hang(&self, name: &'static str) {
+        self.0.send_modify(|hanging| assert!(hanging.insert(name)));
     }
 
-    pub fn answer(&self, who: &str) {
-        self.0.send_modify(|hanging| assert!(hanging.remove(who)));
+    pub fn answer(&self, name: &str) {
+        self.0.send_modify(|hanging| assert!(hanging.remove(name)));
     }
 }

@@ -1,4 +1,4 @@
-//! What clients do to the shop. Events are put in order by waiting for a state of the shop, never by time.
+//! What clients do to the shop. Events are put in order by waiting for a state of the shop, never by sleeping.
 
 use std::hash::Hash;
 use std::io;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::client::{Sent, send};
 use crate::shop::{self, AT_MOST_WAITING, Shop};
 
-/// What has not happened after a minute never will.
+/// A timeout for everything that tests and scenes wait for: after it, they fail.
 pub const FOREVER: Duration = Duration::from_secs(60);
 const WALLETS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 /// What there is in each wallet at first.

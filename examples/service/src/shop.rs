@@ -1,12 +1,13 @@
 //! A shop that ships orders and charges wallets: one request at a time for each order, and for each wallet.
 //!
 //! A request waits for its key in its handler, and is then carried out by a task of its own. So a client that
-//! disconnects gives up its place in the queue, but interrupts no work that has begun: half a charge would be worse than
-//! either, and would stop the charges queued behind it.
+//! disconnects gives up its place in the queue, but interrupts no work that has begun: half a charge would be worse
+//! than none and than a whole one, and would stop the charges queued behind it.
 //!
 //! | status | what happened |
 //! | --- | --- |
-//! | 201, 200 | carried out; that order had been shipped before |
+//! | 201 | carried out |
+//! | 200 | nothing to do: that order had been shipped before |
 //! | 402 | the charge was declined |
 //! | 424 | the charge waited behind one that was declined |
 //! | 429 | too many were waiting already |
@@ -145,8 +146,8 @@ impl Shop {
         wallets
     }
 
-    /// Refuses what is queued, at once, and what arrives from now on; and waits until all that has begun is done, also if its
-    /// client has disconnected.
+    /// Refuses, at once, the requests that are queued, and those that arrive from now on. Waits until the running ones
+    /// are finished, even if their clients have disconnected.
     async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.orders.stop_all();

@@ -1,4 +1,5 @@
-//! What happens to each request, by statuses and the books. All but one are so patient that no machine is too slow.
+//! What happens to each request, judged by its status and the books. All tests but one open a shop whose requests wait
+//! for so long that no machine is too slow.
 
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ async fn a_shop_that_closes_tells_the_queued_at_once_and_finishes_what_runs() {
     let town = open(2 * FOREVER).await;
     let shop = town.shop.clone();
     let rows = town.close().await.unwrap();
-    assert_eq!(statuses(&rows), [503, 503, 201, 503, 0], "the queued are answered while the first charge still runs");
+    assert_eq!(statuses(&rows), [503, 503, 201, 503, 0], "queued requests are answered while the first charge runs");
     assert_eq!(shop.books().charges, [("erin".to_string(), 100)]);
     assert!(shop.books().parcels.contains_key(&9), "shipped, though its client had disconnected");
     assert!(shop.wallets.is_empty() && shop.orders.is_empty());
@@ -98,10 +99,10 @@ async fn the_busiest_wallets_are_listed_the_longest_queue_first() {
 async fn wallets_do_not_wait_for_each_other() {
     let town = open(2 * FOREVER).await;
     town.shop.outside.hang("alice");
-    let at_work = town.charge("alice", 100).await;
+    let running = town.charge("alice", 100).await;
     assert_eq!(town.post("/wallets/bob/200").answer().await.unwrap().status, 201);
     assert!(town.shop.wallets.is_locked("alice"));
     town.shop.outside.answer("alice");
-    assert_eq!(at_work.answer().await.unwrap().status, 201);
+    assert_eq!(running.answer().await.unwrap().status, 201);
     assert_eq!(town.shop.books().charges, [("bob".to_string(), 200), ("alice".to_string(), 100)]);
 }

@@ -1,5 +1,5 @@
-//! A static mutex and a heap of 4 KiB: how many keys can be locked at once, what is left of that
-//! afterwards, how many more there is room for if it is made before, and what happens when the heap is exhausted.
+//! A static mutex and a heap of 4 KiB: how many keys can be locked at once, how much memory stays in use afterwards,
+//! how many more keys there is room for if it is reserved, and what happens when the heap is exhausted.
 #![no_std]
 #![no_main]
 
@@ -22,11 +22,11 @@ static FITTED: AtomicU32 = AtomicU32::new(0);
 
 const SIZE: usize = 4096;
 
-/// As many must fit: beyond 28, the table doubles, and the heap cannot hold the old one and the new one.
+/// This number must fit. Beyond 28 the table doubles, and the heap cannot hold the old table and the new one.
 const KEYS: usize = 24;
 
-/// For as many there is room if it is made before, with a waiter each, however they come and go; the first time, for
-/// twice as many without.
+/// If room for this number of keys is reserved, they can be locked any number of times, each with a waiter; the first
+/// time, twice this number can, without waiters.
 const RESERVED: usize = 28;
 
 #[machine::entry]
@@ -60,18 +60,18 @@ fn main() -> ! {
         }
         assert_eq!(HEAP.used(), reserved);
     }
-    println!("room for {RESERVED} keys reserved: {reserved} bytes in use, also by {} at first", 2 * RESERVED);
-    println!("and by {RESERVED} with a waiter each, others in each of 1,000 rounds");
+    println!("room for {RESERVED} keys: {reserved} bytes in use, no more with {} locked at first,", 2 * RESERVED);
+    println!("nor with {RESERVED} locked, each with a waiter, in 1,000 rounds, with other keys in each round");
 
     for key in 0.. {
-        forget(LOCKS.try_lock(key).expect("nobody else locks"));
+        forget(LOCKS.try_lock(key).expect("nothing else locks"));
         FITTED.store(key + 1, Relaxed);
     }
     unreachable!("the heap has an end");
 }
 
 /// Without `std`, an allocation that fails is a panic, and a panic does not return. The key that found no
-/// room is not locked, and all others are as they were; but a handler that wants to go on must restart.
+/// room is not locked, and all others are as they were; but a handler that does not want to halt must restart.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let fitted = FITTED.load(Relaxed);

@@ -1,5 +1,5 @@
-//! Tasks of several priorities and an interrupt handler share keys: nobody meets anybody inside, everybody
-//! is served in the order in which they came, and nothing is left on the heap.
+//! Tasks of several priorities and an interrupt handler lock the same keys: no two hold a key at once, waiters are
+//! granted it in FIFO order, and nothing is left on the heap.
 #![no_std]
 #![no_main]
 
@@ -63,7 +63,7 @@ fn add(counter: &Cell<usize>) {
     counter.set(counter.get() + 1);
 }
 
-/// Proof that nobody else is inside a key.
+/// Proof that no other holder has a key.
 struct Inside(u8);
 
 impl Inside {
@@ -131,7 +131,8 @@ async fn gives_up(locks: Locks, _alive: Alive) {
     assert!(locks.lock_unless(QUEUE, signal).await.is_err(), "the key is held for longer than that");
 }
 
-/// First come, first served, whatever their priorities; those who leave the queue change nothing.
+/// Checks that waiters are served in FIFO order, whatever their priorities, and that waiters that leave the queue do
+/// not change it.
 async fn in_order(locks: &Locks, idle: Spawner, [urgent, ordinary]: [SendSpawner; 2]) {
     let queued = async |count| until("they queue up", || locks.waiting(&QUEUE) == count).await;
     let guard = locks.lock(QUEUE).await;
@@ -154,12 +155,12 @@ async fn in_order(locks: &Locks, idle: Spawner, [urgent, ordinary]: [SendSpawner
         until("the first is served", || shared(|shared| shared.served.borrow().len() == 1)).await;
         assert!(locks.try_lock(QUEUE).is_none(), "the key belongs to the next in the queue");
         Timer::after_ticks(5).await;
-        shared(|shared| assert_eq!(*shared.served.borrow(), ['a'], "somebody overtook"));
+        shared(|shared| assert_eq!(*shared.served.borrow(), ['a'], "a waiter was overtaken"));
     }
     until("all are served", || shared(|shared| shared.tasks.get() == 0)).await;
     let served = shared(|shared| shared.served.take());
     assert_eq!(served, ['a', 'b', 'c'], "served in this order");
-    println!("order: served {served:?} as they came; one gave up, one was given the key and dropped");
+    println!("order: served {served:?} in FIFO order; one waiter gave up, one was granted the key and dropped");
 }
 
 #[embassy_executor::task]
@@ -179,8 +180,8 @@ async fn program(idle: Spawner, more_urgent: [SendSpawner; 2]) {
     assert_eq!(entered, 3 * KEYS as usize * ROUNDS);
     until("the interrupt finds a free key", || shared(|shared| shared.entered_by_interrupt.get() > 0)).await;
     let refused = shared(|shared| shared.refused_to_interrupt.get());
-    assert!(refused > 0, "the interrupt handler never found a key taken");
-    println!("exclusion: {entered} times inside {KEYS} keys, the timer interrupt refused {refused} times");
+    assert!(refused > 0, "the interrupt handler never found a key locked");
+    println!("exclusion: {KEYS} keys locked {entered} times; the timer interrupt found one locked {refused} times");
 
     in_order(&locks, idle, more_urgent).await;
 
