@@ -91,7 +91,7 @@ fn a_few_keys_that_come_and_go_in_one_shard_allocate_nothing_once_it_is_warm() {
     goal("allocations, nobody waiting, three keys of one shard", "0", info.count_total as f64, 0.0);
 }
 
-/// Hands a key from one waiter to the next; whoever has had it goes. Each must have been given its turn.
+/// Hands a key from one waiter to the next; each is dropped when it has held it. Each must have been granted it.
 fn hand_over<G>(guard: &mut Option<G>, waiters: &mut [Boxed<impl Future<Output = G>>], waker: &Waker) {
     for waiter in waiters {
         *guard = None;

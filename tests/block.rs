@@ -1,5 +1,5 @@
 //! Threads wait in the same queue as tasks do, and may give up after a time. No test depends on how long anything
-//! takes: the times are none at all, or for ever.
+//! takes: the timeouts are zero, or longer than any test.
 #![cfg(all(feature = "std", not(any(loom, target_family = "wasm"))))]
 
 mod common;

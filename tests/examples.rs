@@ -43,7 +43,7 @@ fn the_checkout_loses_nothing_with_the_mutex() {
 #[test]
 fn the_checkout_loses_money_without_the_mutex() {
     let (orders, _) = checkout::parse(b"alice 1\nbob 7.50\nalice 2\nalice 4");
-    // On one thread everybody reads before anybody writes: the last one of each user wins.
+    // On one thread all read before any of them writes: the last one of each user wins.
     let day = checkout::serve(&orders, None, Duration::ZERO, 1);
     assert_eq!((day.shipped, day.lost), (1450, 300));
     let kept = checkout::serve(&orders, Some(&KeyedMutex::new()), Duration::ZERO, 1);

@@ -318,7 +318,7 @@ fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
         drop(waker);
         works(&mutex);
     }
-    // Drop: whoever makes our copy go gets the panic, and has done what it wanted all the same.
+    // Drop: the call that drops the copy in the queue gets the panic, and has done what it should all the same.
     for case in ["replaced", "cancelled", "granted"] {
         let guard = now(mutex.lock(Key(1)));
         let mut first = common::hand(mutex.lock(Key(1)));

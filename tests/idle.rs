@@ -86,7 +86,7 @@ fn all_idle_waits_for_every_key_whatever_their_order() {
             guards.pop();
             all.pending();
         }
-        // One that is locked late, by somebody who held another.
+        // One that is locked late, by a caller that holds another.
         guards.push(mutex.try_lock(1_000));
         guards.remove(0);
         all.pending();
@@ -176,7 +176,7 @@ fn all_idle_is_not_fooled_by_those_who_lock_the_next_key_before_they_unlock_the_
         for _ in 0..2 {
             scope.spawn(|| {
                 block_on(mutex.all_idle());
-                assert_eq!(at_work.load(SeqCst), 0, "somebody was at it all the time");
+                assert_eq!(at_work.load(SeqCst), 0, "some key was locked all the time");
             });
         }
     });
@@ -221,7 +221,7 @@ fn all_idle_sees_every_moment_at_which_the_last_key_is_unlocked_if_there_is_one_
     later.ready();
 }
 
-/// Unlocks a key and locks one again before any other task runs, for ever, while `all_idle` waits.
+/// Unlocks a key and locks one again before any other task runs, forever, while `all_idle` waits.
 fn all_idle_beside_a_busy_task<S: std::hash::BuildHasher>(mutex: &KeyedMutex<u32, S>, keys: u32) {
     let executor = smol::LocalExecutor::new();
     let busy = executor.spawn(async {

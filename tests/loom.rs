@@ -81,7 +81,7 @@ impl World {
         self.mutex.try_lock_arc(1).expect("nobody else is there yet")
     }
 
-    /// Locks, waiting if need be, and enters.
+    /// Locks, waiting if necessary, and enters.
     fn visit(&self) {
         let guard = block_on(self.mutex.lock(1));
         self.cell.enter();
@@ -112,7 +112,7 @@ fn check(bound: Option<usize>, body: impl Fn(&World) -> usize + Sync + Send + 's
         let world = World { mutex: Arc::default(), cell: Cell::default() };
         let entries = body(&world);
         assert!(world.mutex.is_empty(), "an entry is left behind");
-        assert_eq!(world.cell.entries(), entries, "two were inside, or somebody was left out");
+        assert_eq!(world.cell.entries(), entries, "two were inside, or one was left out");
         assert_eq!(Arc::strong_count(&world.mutex), 1);
     });
     let name = std::thread::current().name().unwrap_or_default().to_owned();
@@ -423,7 +423,7 @@ fn all_idle_is_not_fooled_by_one_who_moves_from_key_to_key() {
 fn look(world: &World) {
     let before = world.cell.entries();
     thread::yield_now();
-    assert_eq!(world.cell.entries(), before, "somebody entered while the key was shared");
+    assert_eq!(world.cell.entries(), before, "a writer entered while the key was shared");
 }
 
 #[test]
@@ -837,7 +837,7 @@ fn the_order_of_arrival_is_the_order_of_service() {
                 place = now.waiting;
                 true
             });
-            (place, ticket.expect("everybody is admitted"))
+            (place, ticket.expect("every ticket is admitted"))
         };
         let mutex = world.mutex.clone();
         let other = thread::spawn(move || take(&mutex));
@@ -938,7 +938,7 @@ impl Pair {
         let cell = &self.cells[usize::from(key)];
         let before = cell.entries();
         thread::yield_now();
-        assert_eq!(cell.entries(), before, "somebody entered while the key was shared");
+        assert_eq!(cell.entries(), before, "a writer entered while the key was shared");
     }
 
     fn step(&self, step: Step, key: u8) {

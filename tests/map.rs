@@ -30,7 +30,7 @@ impl Map {
         self.0.borrow_mut().remove(KEY);
     }
 
-    /// Only if nobody else has it: the map and whoever asks.
+    /// Only if no other task has it: the map and the caller.
     fn remove_if_unused(&self, guard: OwnedMutexGuard<()>) {
         if Arc::strong_count(OwnedMutexGuard::mutex(&guard)) == 2 {
             self.remove();
@@ -44,7 +44,7 @@ fn an_entry_is_removed_that_somebody_still_waits_for_and_two_are_inside() {
     let holder = now(map.lock());
     let mut waiter = waiting(map.lock());
     drop(holder);
-    map.remove(); // by whoever held it
+    map.remove(); // by the holder
     let inside = (waiter.ready(), now(map.lock()));
     drop(inside); // both at once
 
@@ -83,7 +83,7 @@ fn a_weak_entry_is_gone_between_a_look_and_its_use() {
     let lock = Arc::new(Mutex::new(()));
     map.borrow_mut().insert(KEY, Arc::downgrade(&lock));
     let holder = now(lock.lock_owned());
-    let there = map.borrow().contains_key(KEY); // so somebody has it, has he not?
+    let there = map.borrow().contains_key(KEY); // so it is in use, is it not?
     drop(holder); // he had
     let upgraded = catch_unwind(AssertUnwindSafe(|| map.borrow()[KEY].upgrade().unwrap()));
     assert!(there && upgraded.is_err());

@@ -51,7 +51,7 @@ async fn for_a_while<T>(work: impl Future<Output = T>) -> Option<T> {
 
 #[test]
 fn operations_on_four_threads_with_random_cancellation() {
-    // A thread that fails leaves the others waiting for ever: end the whole test at once.
+    // A thread that fails leaves the others waiting forever: end the whole test at once.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);

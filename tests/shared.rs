@@ -1,4 +1,4 @@
-//! Those who share a key are inside together, as many as may be; both kinds wait in one queue, first come, first served.
+//! Shared holders hold a key together, up to the limit; both kinds of waiters wait in one FIFO queue.
 
 mod common;
 
@@ -238,7 +238,7 @@ fn tasks_tickets_and_several_keys_want_a_key_for_themselves() {
     let mut reader = waiting(mutex.lock_shared("a"));
     mutex.for_each_locked(|_, now| seen.push((now.holders, now.shared, now.waiting)));
     assert_eq!(seen, [(2, true, 0), (2, true, 4)]);
-    assert_eq!(mutex.stop("a"), 2, "the ticket and the task; those who share are not stopped");
+    assert_eq!(mutex.stop("a"), 2, "the ticket and the job; shared locks are not stopped");
     assert_eq!(task.ready(), Err(Stopped));
     assert!(matches!(now(ticket.unwrap()), Err(Stopped)));
     drop(shares);
@@ -361,7 +361,7 @@ struct Inside {
 impl Inside {
     fn share(&self, limit: usize) {
         assert!(self.sharers.fetch_add(1, SeqCst) < limit, "more are inside than may be");
-        assert_eq!(self.exclusive.load(SeqCst), 0, "somebody has it for itself");
+        assert_eq!(self.exclusive.load(SeqCst), 0, "it has an exclusive holder");
     }
 
     fn leave(&self) {
@@ -370,7 +370,7 @@ impl Inside {
 
     fn exclude(&self) {
         assert_eq!(self.exclusive.fetch_add(1, SeqCst), 0, "two have it for themselves");
-        assert_eq!(self.sharers.load(SeqCst), 0, "somebody shares it");
+        assert_eq!(self.sharers.load(SeqCst), 0, "it has a shared holder");
         self.exclusive.fetch_sub(1, SeqCst);
     }
 }

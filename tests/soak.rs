@@ -1,5 +1,5 @@
 //! Threads and executors that use a few keys for as long as they are asked to, and give up at random: two are
-//! never inside, nobody sleeps for ever, and memory stays flat. By command: `.ci/soak`.
+//! never inside, none sleeps forever, and memory stays flat. By command: `.ci/soak`.
 #![cfg(not(any(loom, target_family = "wasm")))]
 #![allow(clippy::std_instead_of_core, reason = "tests have the standard library")]
 
@@ -23,7 +23,7 @@ use model::script::Max;
 
 const KEYS: usize = 7;
 
-/// Locked keys and, for each, a cell that must be free when it is entered, or hold only those who share.
+/// Locked keys and, for each, a cell that must be free when it is entered, or have shared holders only.
 #[derive(Default)]
 struct World {
     mutex: KeyedMutex<usize>,
@@ -41,7 +41,7 @@ impl World {
     }
 }
 
-/// A few polls, then over: whoever races against this is cancelled somewhere on its way.
+/// A few polls, then over: what races against this is cancelled somewhere on its way.
 async fn a_while<T>() -> Option<T> {
     for _ in 0..fastrand::u8(..5) {
         yield_now().await;
@@ -181,7 +181,7 @@ fn resident() -> Option<u64> {
 }
 
 fn soak(operations: u64) {
-    // A thread that fails leaves the others waiting for ever: end the whole test at once.
+    // A thread that fails leaves the others waiting forever: end the whole test at once.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
@@ -224,7 +224,7 @@ fn soak(operations: u64) {
             if done > last {
                 (last, moved) = (done, Instant::now());
             }
-            assert!(moved.elapsed() < Duration::from_secs(60), "everybody sleeps after {done} operations");
+            assert!(moved.elapsed() < Duration::from_secs(60), "all sleep after {done} operations");
             if done >= next {
                 let page = resident().unwrap_or_default();
                 println!("{:>7.1} s  {done:>12} operations  {page:>7} pages resident", started.elapsed().as_secs_f64());

@@ -91,7 +91,7 @@ fn failures() -> Vec<Failure> {
             |mut task| drop(catch_unwind(AssertUnwindSafe(|| task.ready())).unwrap_err()),
         ),
         (
-            "a drop half-way",
+            "a drop midway",
             |m| {
                 hand(async {
                     let _ = m.run_or_stop("key", async || pending::<Result<(), ()>>().await).await;

@@ -364,7 +364,7 @@ fn the_same_goes_for_the_wakers_of_those_who_watch_for_idleness() {
         drop(guard);
         assert!(poll(&mut asking, Waker::noop()).is_ready());
         assert!(mutex.is_empty());
-        // Panics, all of them: one panic is passed on, and everybody is woken.
+        // Panics, all of them: one panic is passed on, and all are woken.
         let guard = mutex.try_lock(1);
         let woken = Arc::new(AtomicUsize::new(0));
         let mut watchers: Vec<_> = (0..if cfg!(feature = "std") { 5 } else { 1 })

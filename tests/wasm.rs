@@ -155,7 +155,7 @@ async fn tickets_keep_their_order_however_they_are_polled() {
     let tickets: Vec<_> = (0..9)
         .filter_map(|id| Some((id, mutex.ticket_arc_if("queue", |now| now.holders + now.waiting < 6)?)))
         .collect();
-    assert_eq!(tickets.len(), 6, "the others are turned away");
+    assert_eq!(tickets.len(), 6, "the others are rejected");
     let tasks = tickets.into_iter().rev().map(|(id, ticket)| {
         let served = served.clone();
         async move {
@@ -191,7 +191,7 @@ async fn a_key_that_nobody_uses_takes_no_memory() {
     let burst = async |start: u32| {
         let guards: Vec<_> = (start..start + 1_000).filter_map(|key| mutex.try_lock(key)).collect();
         assert_eq!(guards.len(), 1_000);
-        // Somebody waits for one of them, and gives up.
+        // One waits for a locked key, and gives up.
         or(async { drop(mutex.lock(start).await) }, yield_now()).await;
     };
     burst(0).await;

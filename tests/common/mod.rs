@@ -78,7 +78,7 @@ impl<'a, T: Debug> Hand<'a, T> {
         }
     }
 
-    /// The future itself, to be polled by somebody else.
+    /// The future itself, to be polled elsewhere.
     pub fn into_inner(self) -> Pin<Box<dyn Future<Output = T> + 'a>> {
         self.future
     }

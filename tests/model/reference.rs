@@ -32,7 +32,7 @@ struct Member {
     waker: Option<Spare>,
 }
 
-/// A busy key: those who are inside, of whom there is one unless they share, and those who wait.
+/// A locked key: its holders, of which there is one unless they share it, and its waiters.
 #[derive(Clone, Default, PartialEq)]
 struct Busy {
     inside: Vec<Member>,
@@ -416,7 +416,7 @@ impl Reference {
         self.advance(key);
     }
 
-    /// Whoever may go inside now does, in order, and is woken. A key that nobody has is forgotten.
+    /// The waiters that can hold the key now are granted it, in order, and woken. A free key is removed.
     fn advance(&mut self, key: Name) {
         let Some(busy) = self.busy.get_mut(&key) else { return };
         while let Some(next) = busy.waiting.front() {

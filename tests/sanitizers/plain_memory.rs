@@ -13,7 +13,7 @@ const KEYS: usize = 3;
 
 struct Cell(UnsafeCell<u64>);
 
-// SAFETY: a cell is only used by whoever holds its key.
+// SAFETY: a cell is only used by the holder of its key.
 unsafe impl Sync for Cell {}
 
 static MUTEX: KeyedMutex<usize> = KeyedMutex::new();

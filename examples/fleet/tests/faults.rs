@@ -54,7 +54,7 @@ async fn a_worker_that_is_killed_holds_nobody_up_and_loses_nothing() {
         assert!(before > killed, "the survivor was done too early");
         assert!(survivor.wait().await.unwrap().success());
 
-        // Somebody else does what it had to do: what it has done is not done again.
+        // Another process does what it had to do: what it has done is not done again.
         for charge in bank::charges(0, 60, 5) {
             retry(5, || pay(&fleet, &charge)).await.unwrap();
         }
@@ -260,7 +260,7 @@ async fn a_task_that_is_dropped_at_any_step_leaves_nothing_behind() {
         drop(release);
         pay(&other, &charge("after", 0)).await.unwrap(); // it does not wait
 
-        // Whoever was dropped does not know how far it came: all of them are tried again.
+        // How far a dropped one came is unknown: all of them are tried again.
         for number in 0..count {
             pay(&fleet, &charge(number, 0)).await.unwrap();
         }

@@ -44,7 +44,7 @@ const FEATURES: [&str; 6] = [
     "--enable-sign-ext",
 ];
 
-/// Whose code a symbol is. The first that is found in its name: what is generic counts for whoever wrote it.
+/// Whose code a symbol is. The first that is found in its name: generic code counts for its author.
 const OWNERS: [(&str, &str); 6] = [
     ("core::fmt", "formatting"),
     ("hashbrown", "hashbrown"),
