@@ -1,5 +1,5 @@
-//! Whoever watches for idleness is told of the first moment at which nobody holds the key or waits for it, takes no
-//! place in any queue, and makes no key busy.
+//! A watcher is told of the first moment at which the key is neither held nor waited for; it takes no place in any queue,
+//! and locks no key.
 #![cfg(feature = "idle")]
 
 mod common;

@@ -1,8 +1,8 @@
 //! Every order in which threads can meet, within the bounds given: run with `.ci/loom`.
 //!
 //! Loom runs the crate's own code, and, where threads block, event-listener's, with its own mutex and atomics in place
-//! of the real ones, and tries the schedules one after another. It reports a deadlock if somebody sleeps for
-//! ever. Each model ends with an empty table; the crate checks its invariants after every step.
+//! of the real ones, and tries the schedules one after another. It reports a deadlock if a thread sleeps
+//! forever. Each model ends with an empty table; the crate checks its invariants after every step.
 //!
 //! Where a model has no bound, all schedules are tried. A bound is on preemptions: switches away from a
 //! thread that could have gone on. Two or three find nearly all faults there are.

@@ -38,7 +38,7 @@
 //!    `Shard::check`, `tests/cancel.rs`, `tests/wakers.rs`.
 //! 4. At most `max` holders share a key, and the first waiter in a queue cannot hold the key together with its holders:
 //!    whenever a holder or a waiter leaves, the head of the queue is checked again. *Kept by* `Shard::claim`, which
-//!    shares a key only if it has no waiters, and `Slot::admit`; *checked by* `Shard::check`, `tests/shared.rs`,
+//!    shares a key only if it has no waiters, and `Slot::grant`; *checked by* `Shard::check`, `tests/shared.rs`,
 //!    `tests/model.rs`.
 //! 5. Watchers are taken out of their list in the critical section that removes the slot, and the hot slot has none.
 //!    *Kept by* `Shard::tell`, `Slots::cool`; *checked by* `Shard::check`, `tests/idle.rs`.

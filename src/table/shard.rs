@@ -170,7 +170,7 @@ impl<K> Shard<K> {
         if slot.holders != EXCLUSIVE {
             self.release = Some(Self::release); // `work` may be a downgrade
         }
-        if slot.admit(&mut self.nodes, self.max, free, &mut batch) {
+        if slot.grant(&mut self.nodes, self.max, free, &mut batch) {
             let slot = self.slots.take(hash, id);
             #[cfg(feature = "idle")]
             self.tell(slot.watchers, &mut batch);
@@ -194,7 +194,7 @@ impl<K> Shard<K> {
         let (nodes, mut batch, mut stopped) = (&mut self.nodes, List::EMPTY, 0);
         for slot in self.slots.iter_mut() {
             stopped += slot.stop(nodes, &mut batch);
-            slot.admit(nodes, self.max, false, &mut batch);
+            slot.grant(nodes, self.max, false, &mut batch);
         }
         if batch.head != NONE {
             nodes.node(batch.tail).next = mem::replace(&mut self.stopped, batch.head);

@@ -71,7 +71,7 @@ impl<K> Slot<K> {
     }
 
     /// Grants the key to the first waiters in the queue, as far as they can hold it. Returns whether it is still free.
-    pub(crate) fn admit(&mut self, nodes: &mut Nodes, max: u32, mut free: bool, batch: &mut List) -> bool {
+    pub(crate) fn grant(&mut self, nodes: &mut Nodes, max: u32, mut free: bool, batch: &mut List) -> bool {
         while self.queue.head != NONE {
             let next = self.queue.head;
             let kind = nodes.node(next).kind;
