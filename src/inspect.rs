@@ -133,10 +133,8 @@ impl<K, S> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("capacity", "with_capacity", "preallocate"))]
     pub fn reserve(&self, keys: usize) {
-        let part = match self.shards.all().len() {
-            1 => keys,
-            shards => keys.div_ceil(shards) * 2,
-        };
+        let shards = self.shards.all().len();
+        let part = if shards == 1 { keys } else { keys.div_ceil(shards) * 2 };
         for shard in self.shards.all() {
             shard.with(|shard| {
                 shard.slots.reserve(part);

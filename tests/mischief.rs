@@ -10,7 +10,6 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::Write;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
@@ -20,6 +19,7 @@ use std::thread;
 
 use async_mutex_lite::{KeyedMutex, KeyedMutexGuard, KeyedMutexGuards, KeyedMutexSharedGuard};
 use fastrand::Rng;
+use futures_lite::future::yield_now;
 
 const KEYS: u32 = 3;
 const EXCLUSIVE: i64 = 1 << 32;
@@ -238,15 +238,7 @@ fn poll(mut task: Task, must_wait: bool) {
 async fn job(shop: &'static Shop, key: u32, exclusive: bool, fails: bool) -> Result<(), ()> {
     let _inside = Inside::new(shop, key, exclusive);
     for _ in 0..random(3) {
-        let mut yielded = false;
-        poll_fn(|context| {
-            if mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        yield_now().await;
         may_panic(true, 3);
     }
     mischief(true, 4);
