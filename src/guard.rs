@@ -24,7 +24,7 @@ impl<H: Handle, const SHARED: bool> Claimed for Guard<H, SHARED> {
 }
 
 impl<H: Handle> Guard<H> {
-    /// Stops the waiters of the key, and unlocks it: each [`run`](crate::KeyedMutex::run),
+    /// Stops the waiters of the key, and unlocks it. Each [`run`](crate::KeyedMutex::run),
     /// [`run_or_stop`](crate::KeyedMutex::run_or_stop) and ticket that waits for this key at that moment leaves the
     /// queue, is woken, and returns [`Stopped`](crate::Stopped). Plain locks, callers that come later, and waiters of
     /// other keys are not stopped: see [what a stop reaches](crate::KeyedMutex#stopping).

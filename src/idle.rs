@@ -40,17 +40,17 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 impl<K, S> KeyedMutex<K, S> {
     /// Waits until no key is locked: the last step of a graceful shutdown.
     ///
-    /// If no new keys are locked after the call, it completes when the last one is unlocked. It waits for keys, not for
-    /// callers: one that was stopped may not have been polled yet, so [await the
+    /// If no more keys are locked after the call, it completes when the last one is unlocked. It waits for keys, not
+    /// for callers: a caller that was stopped may not have been polled yet, so [await the
     /// callers](crate::guide::recipes#shut-down-gracefully), too. Unlike a server's own graceful shutdown, it also
     /// waits for spawned tasks whose clients have disconnected. It takes no place in any queue, delays no other caller,
     /// and may be dropped at any time.
     ///
-    /// If other callers go on locking keys: it completes only if there was a moment, since the first poll, at which no
+    /// If other callers keep locking keys, it completes only if there was a moment, since the first poll, at which no
     /// key was locked. Where there is one shard (without `std`, with `critical-section`, or on a single processor), no
     /// such moment is missed, however short, even if keys are locked again before the future is polled. Several shards
-    /// cannot all be checked at the same instant: there, the future looks when it is polled, and finds an earlier
-    /// moment only if one shard alone was in use when it last looked, and no key of another shard has been locked
+    /// cannot all be checked at the same instant: the future checks them when it is polled, and notices a moment
+    /// between two polls only if, at the first, a single shard was in use, and no key of another shard has been locked
     /// since. So callers that keep locking other keys can keep it waiting.
     ///
     /// # Examples

@@ -54,7 +54,7 @@
 //! code that unlocks, even in an interrupt handler.
 //!
 //! `idle` adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle). It is on by default, and does not
-//! need `std`; with `default-features = false`, ask for it.
+//! need `std`; with `default-features = false`, enable it explicitly.
 //!
 //! The dependencies are hashbrown, foldhash and spin, and with `std` also event-listener, for threads that block.
 //!

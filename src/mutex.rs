@@ -74,7 +74,7 @@ use crate::table::{Locked, Shards};
 ///
 /// Any future may be dropped in any state:
 ///
-/// - Never polled: it has had no effect. (A ticket has taken its place by the call, and gives it up.)
+/// - Never polled: it has had no effect. (A ticket has a place since it was made, and gives it up.)
 /// - Waiting: it leaves the queue. The other waiters keep their order, and those behind it that can now hold the key
 ///   are granted it. What is lost is the place: in the sense of tokio's `select!`, locking is *not* cancel safe. To
 ///   keep the place, poll the future by reference: `&mut future` works in `select!`, since the futures of `lock` and

@@ -14,8 +14,8 @@ use crate::table::Kind;
 /// that failed, panicked or was dropped midway, or by one of the `stop` methods. The job, if there was one, was not
 /// called.
 ///
-/// The error does not say which of these it was. A flag of your own can tell, but not exactly: when you read it, it may
-/// already tell of a later stop.
+/// The error does not say which of these it was. You can keep a flag of your own, but it is not exact: by the time you
+/// read it, a later stop may already have set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 

@@ -33,7 +33,7 @@ pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
 /// async fn wallet(mutex: &KeyedMutex<u64>, user: u64) -> Result<u32, &'static str> {
 ///     match tokio::time::timeout(Duration::from_secs(2), mutex.ticket(user)).await {
 ///         Ok(Ok(guard)) => guard.run_or_stop(charge).await,
-///         Ok(Err(Stopped)) => Err("a charge before this one failed, or the program shuts down"),
+///         Ok(Err(Stopped)) => Err("a charge before this one failed, or the program is shutting down"),
 ///         Err(_) => Err("busy, try again later"), // the place is given up
 ///     }
 /// }
@@ -51,8 +51,7 @@ pub type Ticket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>>;
 
 /// A place in the queue for a shared lock of a key of a borrowed [`KeyedMutex`]; otherwise like [`Ticket`].
 ///
-/// A `run_or_stop` before it that fails stops it, too. To read all the same, take a new ticket, at the end of the
-/// queue.
+/// A `run_or_stop` before it that fails stops it, too. To read anyway, take a new ticket, which queues at the end.
 pub type SharedTicket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>, true>;
 
 /// Takes a place, if `admit` returns `true`. The ticket has no waker until it is polled.

@@ -111,8 +111,8 @@
 //! - *One way to unlock, instead of a shorter one for programs that neither share nor watch.* Such a program would take
 //!   370 more bytes of WASM, and a hand-over 130 more instructions. So the general way is called through a function
 //!   pointer, which is set by the first shared lock or watcher.
-//! - *One list in each shard for all that is yet to be woken, in place of batches.* A waker that blocks, or an executor
-//!   that runs tasks inside `wake`, then delays, or nests, the wake-ups of all keys in the shard.
+//! - *One list in each shard of all wakers that are yet to be called, instead of batches.* A waker that blocks would
+//!   then delay the wake-ups of all keys in the shard, and an executor that runs tasks inside `wake` would nest them.
 //! - *Collecting wakers in a `Vec`.* It allocates under the lock, and unlocking must not be able to fail.
 //! - *Guards that keep the mutex and look for the shard.* Guards that can borrow keep the shard instead, which saves 15
 //!   of 204 instructions.

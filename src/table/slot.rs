@@ -14,8 +14,8 @@ pub struct KeyState {
     pub holders: usize,
     /// `true` if it is locked shared.
     pub shared: bool,
-    /// How many wait for it, by futures, tickets and blocking threads, exclusive and shared. (Not counted are pending
-    /// `idle`s, and the caller that `admit` decides on.)
+    /// The number of its waiters: futures, tickets and blocking threads, exclusive and shared. (Pending `idle`s, and
+    /// the caller about which the closure of `ticket_if` decides, are not counted.)
     pub waiting: usize,
 }
 
