@@ -228,7 +228,9 @@ fn keys_and_waiters_for_which_room_was_made_allocate_nothing_and_it_is_kept() {
     // So many that on few and on many processors each shard gets at most twice its part.
     const KEYS: u64 = 65_536;
     let mutex = KeyedMutex::<u64, FixedHash>::default();
-    mutex.reserve(KEYS as usize);
+    let room = measure(|| mutex.reserve(KEYS as usize));
+    // Twice: five entries with their control bytes, and a waiter.
+    goal("bytes for each key and waiter reserved", "at most 480", room.bytes_current as f64 / KEYS as f64, 480.0);
     let waker = Waker::from(Arc::new(Counter::default()));
     let mut guards = Vec::with_capacity(KEYS as usize);
     let mut waiters = boxes(KEYS as usize);
