@@ -29,7 +29,7 @@ fn wide(hash: u32) -> u64 {
 pub(crate) struct Slots<K> {
     pub(crate) hot: Option<Slot<K>>,
     pub(crate) map: HashTable<Slot<K>>,
-    /// A map of this number of buckets or fewer is never given back, because they were reserved.
+    /// The number of entries for which there is always room, because it was reserved.
     kept: usize,
 }
 
@@ -115,7 +115,7 @@ impl<K> Slots<K> {
     pub(crate) fn reserve(&mut self, keys: usize) {
         let room = keys.saturating_mul(2);
         self.map.reserve(room.saturating_sub(self.map.len()), |slot| wide(slot.hash));
-        self.kept = if ROOMY { self.kept.max((room / 7 * 8 + 8).next_power_of_two()) } else { usize::MAX };
+        self.kept = if ROOMY { self.kept.max(room) } else { usize::MAX };
     }
 
     /// Gives memory back after a burst, down to twice what is needed or what was reserved, so that the next move is
@@ -123,8 +123,9 @@ impl<K> Slots<K> {
     /// map, the larger one stays: unlocking never fails.
     fn shrink(&mut self) {
         let (len, buckets) = (self.map.len(), self.map.num_buckets());
-        let dense = if ROOMY { len * SPARSE > buckets } else { len > 0 };
-        if dense || buckets <= KEPT_BUCKETS || buckets <= self.kept {
+        let dense = if ROOMY { len * SPARSE > buckets } else { len != 0 };
+        let kept = if ROOMY { (self.kept / 7 * 8 + 8).next_power_of_two() } else { self.kept };
+        if dense || buckets <= KEPT_BUCKETS || buckets <= kept {
             return;
         }
         if !ROOMY {
@@ -132,8 +133,7 @@ impl<K> Slots<K> {
             return;
         }
         let mut smaller = HashTable::new();
-        let room = (2 * len).max(self.kept / 8 * 7);
-        if smaller.try_reserve(room, |slot: &Slot<K>| wide(slot.hash)).is_ok() {
+        if smaller.try_reserve((2 * len).max(self.kept), |slot: &Slot<K>| wide(slot.hash)).is_ok() {
             for slot in mem::replace(&mut self.map, smaller) {
                 self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
             }
