@@ -94,7 +94,7 @@ pub fn bars(results: &Results) -> Vec<Bar> {
         let best = results.best_ratio(name, SHARED_RIVALS);
         bars.push(Bar::at_least(format!("best rival, {name}"), limit, "ours", best));
     }
-    bars.push(Bar::at_most(work::SHARE, 1.1, "for oneself", ratio(ours(work::SHARE), ours(work::NO_SHARE))));
+    bars.push(Bar::at_most(work::SHARE, 1.1, "an exclusive one", ratio(ours(work::SHARE), ours(work::NO_SHARE))));
     let cancel = results.best_ratio(work::CANCEL_1K, KEYED_RIVALS);
     bars.push(Bar::at_least(format!("best keyed rival, {}", work::CANCEL_1K), 0.8, "ours", cancel));
     bars.push(Bar::at_least(

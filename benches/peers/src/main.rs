@@ -40,15 +40,15 @@ mod work {
     pub const DISJOINT_1_512: &str = "512 keys for each thread, 1 thread";
     pub const DISJOINT_2_512: &str = "512 keys for each thread, 2 threads";
     pub const DISJOINT_ALL_512: &str = "512 keys for each thread, all threads";
-    pub const SHARE: &str = "a share of a free key, cycling over 1k";
-    pub const NO_SHARE: &str = "the same, for oneself";
+    pub const SHARE: &str = "a shared lock of a free key, cycling over 1k";
+    pub const NO_SHARE: &str = "the same, exclusive";
     pub const READERS: &str = "64 tasks on one key, nine readers to one writer";
     pub const LIMIT: &str = "64 tasks on one key, at most 4 share it";
     pub const HELD_1K: &str = "lock + unlock while 1k others are held";
     pub const HELD_1M: &str = "lock + unlock while 1M others are held";
 }
 
-/// Those that never let a newcomer pass.
+/// Those that never let a newcomer barge.
 const IN_ORDER: &[&str] = &[
     <LockableLockPool<u64> as Rival<u64>>::NAME,
     <KeyedLock<u64> as Rival<u64>>::NAME,
@@ -260,9 +260,7 @@ fn figure(nanos: f64) -> String {
 fn print_table(results: &Results) {
     println!("Nanoseconds of processor time for each operation (with several threads: of wall-clock time):");
     println!("the median of all rounds. In brackets: how many times as long as ours,");
-    println!(
-        "the median of the ratios within a round. *: let newcomers pass those that wait, and so hardly ever handed"
-    );
+    println!("the median of the ratios within a round. *: let newcomers barge, and so hardly ever handed");
     println!("the key over.\n");
     let mut columns = Vec::new();
     for row in &results.0 {
