@@ -81,7 +81,7 @@ impl<H: Handle> Claim<H> {
         self.place.node == STOPPED
     }
 
-    /// Unlocks the key, and stops its waiters.
+    /// Stops the waiters of the key, and unlocks it.
     pub(crate) fn stop(&mut self) {
         let place = self.place;
         self.place.node = STOPPED; // nothing is left to be given up
