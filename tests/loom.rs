@@ -419,6 +419,25 @@ fn all_idle_is_not_fooled_by_one_who_moves_from_key_to_key() {
     });
 }
 
+/// There is one shard under loom: `all_idle` looks at it once, and does not wait for another look.
+#[test]
+fn all_idle_looks_once_if_a_key_is_locked_just_then() {
+    check(None, |world| {
+        drop(world.held()); // makes the shard
+        let kept = Arc::new(std::sync::Mutex::new(None));
+        let keeps = kept.clone();
+        let other = world.spawn(move |world| *keeps.lock().unwrap() = Some(world.held()));
+        let calls = Arc::new(Calls::default());
+        let mut idle = Box::pin(world.mutex.all_idle());
+        let _ = idle.as_mut().poll(&mut Context::from_waker(&calls.clone().into()));
+        join([other]);
+        assert_eq!(calls.0.load(Relaxed), 0, "it wants to look again");
+        drop(idle);
+        drop(kept.lock().unwrap().take());
+        0
+    });
+}
+
 /// One that has a share looks at the cell twice: nobody may have entered it in between.
 fn look(world: &World) {
     let before = world.cell.entries();

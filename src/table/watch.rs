@@ -75,18 +75,17 @@ impl<K> Shards<K> {
     /// Waits until all keys are unlocked.
     pub(crate) async fn idle(&self) {
         loop {
-            let locked = self.made().iter().find(|shard| shard.with(|shard| shard.slots.len() != 0));
+            let Some((last, rest)) = self.made().split_last() else { return };
+            let shard = rest.iter().find(|shard| shard.with(|shard| shard.slots.len() != 0)).unwrap_or(last);
             // Of the other shards, if they are empty: how many slots they have ever had.
             let others = || -> Option<u64> {
-                let others = self.made().iter().filter(|shard| !locked.is_some_and(|locked| ptr::eq(*shard, locked)));
+                let others = self.made().iter().filter(|other| !ptr::eq(*other, shard));
                 others.map(|shard| shard.with(|shard| (shard.slots.len() == 0).then_some(shard.next_id))).sum()
             };
             let before = others();
-            if let Some(shard) = locked {
-                shard.watch(0, |slots| (slots.len() != 0).then_some(ALL)).await;
-            }
+            shard.watch(0, |slots| (slots.len() != 0).then_some(ALL)).await;
             // The others were empty before this one was, and are, and had no slot in between: so all were, at that
-            // moment.
+            // moment. (If it is the only one, this looks once: no moment at which it is empty is missed.)
             if before.is_some() && before == others() {
                 return;
             }
