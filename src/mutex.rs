@@ -115,8 +115,8 @@ use crate::table::{Locked, Shards};
 /// When several wakers are to be called, they are called one after another. One that blocks delays those after it, but
 /// their waiters have already been granted the key, or stopped. If one panics, the others are still called; with `std`,
 /// further panics are caught and dropped; without it, a second panic aborts the program. The same holds for the keys
-/// behind one guard, or one future, of `lock_many`. Otherwise, a panic that comes while the thread is already unwinding
-/// from another one aborts the program, as everywhere in Rust.
+/// that one guard, or one future, of `lock_many` holds. Otherwise, a panic that comes while the thread is already
+/// unwinding from another one aborts the program, as everywhere in Rust.
 ///
 /// Polling a future of the mutex, or a ticket, after completion panics.
 ///

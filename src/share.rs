@@ -12,9 +12,9 @@ use crate::table::Shards;
 /// Holds a key of a borrowed [`KeyedMutex`] shared. Dropping it gives the share back.
 ///
 /// Other shared holders may hold the key at the same time, up to the limit of
-/// [`with_max_shared`](KeyedMutex::with_max_shared), but no exclusive holder may. When the last of their guards is
-/// dropped, the key is handed over to the first waiter, or its entry is removed. Otherwise it behaves like
-/// [`KeyedMutexGuard`](crate::KeyedMutexGuard).
+/// [`with_max_shared`](KeyedMutex::with_max_shared), but no exclusive holder may. At the limit, a guard that is dropped
+/// gives its share to a shared waiter at the head of the queue. When the last guard is dropped, the key is handed over
+/// to the first waiter, or its entry is removed. Otherwise it behaves like [`KeyedMutexGuard`](crate::KeyedMutexGuard).
 ///
 /// It cannot be upgraded: two holders that tried to at the same time would deadlock. Drop it, lock the key exclusively,
 /// and check again what the key guards: it may have changed in between.

@@ -1,5 +1,5 @@
 //! Threads wait in the same queue as tasks do, and may give up after a time. No test depends on how long anything
-//! takes: the timeouts are zero, or longer than any test.
+//! takes: a timeout must run out, may run out, or is longer than the test.
 #![cfg(all(feature = "std", not(any(loom, target_family = "wasm"))))]
 
 mod common;

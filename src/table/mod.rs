@@ -28,7 +28,7 @@
 //! # Invariants
 //!
 //! 1. A slot's `waiting` is the length of its queue. Its `holders` is the number of granted claims of its key; if it is
-//!    `EXCLUSIVE`, there is one. *Kept by* `Shard::claim`, `pass`, `change`; *checked by* `Shard::check`,
+//!    `EXCLUSIVE`, there is one. *Kept by* `Shard::claim`, `pass`, `change`, `stop_all`; *checked by* `Shard::check`,
 //!    `tests/memory.rs`.
 //! 2. A key has at most one slot, and no two slots of a shard ever share an id: looking for a slot and making it are
 //!    one critical section. *Kept by* `Shard::claim`; *checked by* `Shard::check`, `tests/model.rs`, loom.
@@ -43,7 +43,8 @@
 //! 5. Watchers are taken out of their list in the critical section that removes the slot, and the hot slot has none.
 //!    *Kept by* `Shard::tell`, `Slots::cool`; *checked by* `Shard::check`, `tests/idle.rs`.
 //!
-//! `Shard::check` runs after every critical section in our own tests, under loom and in the fuzzer.
+//! `Shard::check` runs after every critical section in the crate's unit tests (the reference model), under loom, and in
+//! the fuzzer.
 //!
 //! # User code
 //!
@@ -61,8 +62,9 @@
 //! batch with it, and calls it. So a waiter that is still waiting after a poll has left a waker that will be called,
 //! and a waiter whose waker has been called will find itself granted or stopped. A batch is taken by one thread (that
 //! of a `stop_all` waits in the shard until it, or another `stop_all`, takes it), which works through to its end even
-//! if a waker panics ([`each`]), so a waker that blocks delays no other batch. To replace a waker, the new one must be
-//! cloned, which runs user code: the poll releases the lock, clones, and checks again ([`Locked::poll`]).
+//! if a waker panics ([`each`]), so a waker that blocks delays no batch but those of a `stop_all` that come after it.
+//! To replace a waker, the new one must be cloned, which runs user code: the poll releases the lock, clones, and checks
+//! again ([`Locked::poll`]).
 //!
 //! # Cancellation
 //!
@@ -83,11 +85,11 @@
 //! # Cost
 //!
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the map is warm. A wait: two more
-//! (to join the queue, and to be polled when the key is granted), and 32 bytes of the slab (20 where pointers are half
-//! as long). All are O(1) in the number of waiters. The map of a shard is at most eight times as large as needed, or
-//! has 16 buckets; without `std`, or with `critical-section`, it stays as large as it was until it is empty. The slab
-//! is freed when it is unused and has more than 64 nodes. The operations that are O(n) are listed in the documentation
-//! of `KeyedMutex`.
+//! (to join the queue, and to be polled when the key is granted; without `std`, or with `critical-section`, only the
+//! latter), and 32 bytes of the slab (20 where pointers are half as long). All are O(1) in the number of waiters. The
+//! map of a shard is at most eight times as large as needed, or has 16 buckets; without `std`, or with
+//! `critical-section`, it stays as large as it was until it is empty. The slab is freed when it is unused and has more
+//! than 64 nodes. The operations that are O(n) are listed in the documentation of `KeyedMutex`.
 //!
 //! # Rejected designs
 //!
@@ -110,7 +112,7 @@
 //!   33 more instructions, and a program that only locks keys is 250 bytes larger.
 //! - *One way to unlock, instead of a shorter one for programs that neither share nor watch.* Such a program would take
 //!   370 more bytes of WASM, and a hand-over 130 more instructions. So the general way is called through a function
-//!   pointer, which is set by the first shared lock or watcher.
+//!   pointer, which is set by the first shared lock, downgrade or watcher.
 //! - *One list in each shard of all wakers that are yet to be called, instead of batches.* A waker that blocks would
 //!   then delay the wake-ups of all keys in the shard, and an executor that runs tasks inside `wake` would nest them.
 //! - *Collecting wakers in a `Vec`.* It allocates under the lock, and unlocking must not be able to fail.
@@ -120,9 +122,9 @@
 //!   their guards, or each guard must check.
 
 // From the top down: each file uses those below it.
-mod shards;
 #[cfg(feature = "idle")]
 mod watch;
+mod shards;
 mod shard;
 mod slots;
 mod slot;

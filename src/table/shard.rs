@@ -48,8 +48,8 @@ pub(crate) struct Shard<K> {
     /// The last watcher that waits for the shard to be empty.
     #[cfg(feature = "idle")]
     pub(crate) watchers: u32,
-    /// How to give up a claim where keys are shared or watched. Only the methods that share or watch store it here, so
-    /// that a program without them does not link it.
+    /// How to give up a claim where keys are shared or watched. Only the methods that share, stop or watch mention it, so
+    /// that a program that only locks does not link it.
     pub(crate) release: Option<fn(&mut Self, Place) -> Left<K>>,
 }
 

@@ -1,5 +1,5 @@
-//! The invariants that can be seen from one shard: after every critical section in our own tests, under loom and in
-//! the fuzzer. The numbers are those of [`table`](super).
+//! The invariants that can be seen from one shard: after every critical section in the crate's unit tests (the
+//! reference model), under loom, and in the fuzzer. The numbers are those of [`table`](super).
 
 use alloc::collections::BTreeSet;
 

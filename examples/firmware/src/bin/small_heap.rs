@@ -22,7 +22,8 @@ static FITTED: AtomicU32 = AtomicU32::new(0);
 
 const SIZE: usize = 4096;
 
-/// This number must fit. Beyond 28 the table doubles, and the heap cannot hold the old table and the new one.
+/// This number must fit. Beyond 28 the table doubles, and the heap has no room for the new one beside the old one, and
+/// the gaps that smaller ones have left.
 const KEYS: usize = 24;
 
 /// If room for this number of keys is reserved, they can be locked any number of times, each with a waiter; the first
