@@ -12,7 +12,7 @@ use crate::hash::RandomState;
 use crate::many::acquire_all;
 use crate::mutex::{KeyedMutex, unless};
 use crate::table::{KeyState, Locked};
-use crate::ticket::{Queued, any_ticket, ticket};
+use crate::ticket::{Queued, ticket};
 
 impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
     type Key = K;
@@ -22,10 +22,7 @@ impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
     }
 }
 
-impl<K: Eq + Hash, S: BuildHasher> Mutex for Arc<KeyedMutex<K, S>> {
-    type Key = K;
-    type Handle = Self;
-
+impl<K: Eq + Hash, S: BuildHasher> Mutex<Self> for Arc<KeyedMutex<K, S>> {
     fn find(self, key: &K) -> (u32, Self) {
         (self.hash(key), self)
     }
@@ -115,7 +112,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
-        any_ticket(self.clone(), key)
+        ticket(self.clone(), key, |_| true).expect("every ticket is admitted")
     }
 
     /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
@@ -126,7 +123,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`ticket_shared`](Self::ticket_shared), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_shared_arc(self: &Arc<Self>, key: K) -> SharedTicketArc<K, S> {
-        any_ticket(self.clone(), key)
+        ticket(self.clone(), key, |_| true).expect("every ticket is admitted")
     }
 
     /// Like [`ticket_shared_if`](Self::ticket_shared_if), but the ticket owns an `Arc` of the mutex.

@@ -22,20 +22,16 @@ pub trait Handle {
 }
 
 /// A mutex as a caller has it, borrowed or in an `Arc`: it finds the shards of keys.
-pub(crate) trait Mutex {
-    type Key: Eq;
-    type Handle: Handle<Key = Self::Key>;
-
+pub(crate) trait Mutex<H: Handle> {
     /// Returns the hash of the key, and a handle to its shard.
-    fn find(self, key: &Self::Key) -> (u32, Self::Handle);
+    fn find(self, key: &H::Key) -> (u32, H);
 }
 
 /// What a claim becomes when its wait is over. Its `KIND` says what is claimed.
-pub(crate) trait Claimed {
-    type Handle: Handle;
+pub(crate) trait Claimed<H: Handle> {
     const KIND: Kind;
 
-    fn claimed(claim: Claim<Self::Handle>) -> Self;
+    fn claimed(claim: Claim<H>) -> Self;
 }
 
 /// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there
@@ -113,13 +109,13 @@ impl<H: Handle> fmt::Debug for Claim<H> {
 }
 
 /// Claims a key if it can be granted at once.
-pub(crate) fn claim_now<M: Mutex, T: Claimed<Handle = M::Handle>>(mutex: M, key: M::Key) -> Option<T> {
+pub(crate) fn claim_now<H: Handle<Key: Eq>, T: Claimed<H>>(mutex: impl Mutex<H>, key: H::Key) -> Option<T> {
     Claim::new(mutex.find(&key), T::KIND, key, |_| true, || None).map(T::claimed)
 }
 
 /// Is ready when a claim has been granted or stopped, and returns what the claim becomes.
 #[inline(never)]
-pub(crate) fn poll_claim<T: Claimed>(claim: &mut Option<Claim<T::Handle>>, context: &mut Context<'_>) -> Poll<T> {
+pub(crate) fn poll_claim<H: Handle, T: Claimed<H>>(claim: &mut Option<Claim<H>>, context: &mut Context<'_>) -> Poll<T> {
     let Claim { handle, place } = claim.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");
     if place.node < STOPPED {
         ready!(handle.shard(place.hash).poll(place, context.waker()));
@@ -128,24 +124,24 @@ pub(crate) fn poll_claim<T: Claimed>(claim: &mut Option<Claim<T::Handle>>, conte
 }
 
 /// Claims a key at the first poll, and waits for it.
-pub(crate) struct Acquire<M: Mutex, T> {
+pub(crate) struct Acquire<M, H: Handle, T> {
     /// Before the first poll.
-    start: Option<(M, M::Key)>,
+    start: Option<(M, H::Key)>,
     /// While it waits.
-    claim: Option<Claim<M::Handle>>,
+    claim: Option<Claim<H>>,
     becomes: PhantomData<fn() -> T>,
 }
 
 /// Nothing in it is ever pinned.
-impl<M: Mutex, T> Unpin for Acquire<M, T> {}
+impl<M, H: Handle, T> Unpin for Acquire<M, H, T> {}
 
-impl<M: Mutex, T: Claimed<Handle = M::Handle>> Acquire<M, T> {
-    pub(crate) fn new(mutex: M, key: M::Key) -> Self {
+impl<M: Mutex<H>, H: Handle<Key: Eq>, T: Claimed<H>> Acquire<M, H, T> {
+    pub(crate) fn new(mutex: M, key: H::Key) -> Self {
         Self { start: Some((mutex, key)), claim: None, becomes: PhantomData }
     }
 
     #[inline(never)]
-    fn wait(&mut self, handle: M::Handle, hash: u32, key: M::Key, context: &mut Context<'_>) -> Poll<T> {
+    fn wait(&mut self, handle: H, hash: u32, key: H::Key, context: &mut Context<'_>) -> Poll<T> {
         let (mut key, mut waker) = (Some(key), Some(context.waker().clone()));
         let claim = Claim::try_new(handle, T::KIND, hash, &mut key, |_| true, || waker.take());
         let claim = claim.unwrap_or_else(|_| unreachable!("it has a waker, and every waiter is admitted"));
@@ -158,7 +154,7 @@ impl<M: Mutex, T: Claimed<Handle = M::Handle>> Acquire<M, T> {
     }
 }
 
-impl<M: Mutex, T: Claimed<Handle = M::Handle>> Future for Acquire<M, T> {
+impl<M: Mutex<H>, H: Handle<Key: Eq>, T: Claimed<H>> Future for Acquire<M, H, T> {
     type Output = T;
 
     #[inline]

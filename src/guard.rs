@@ -14,8 +14,7 @@ use crate::table::{Kind, each};
 #[clippy::has_significant_drop]
 pub struct Guard<H: Handle, const SHARED: bool = false>(pub(crate) Claim<H>);
 
-impl<H: Handle, const SHARED: bool> Claimed for Guard<H, SHARED> {
-    type Handle = H;
+impl<H: Handle, const SHARED: bool> Claimed<H> for Guard<H, SHARED> {
     const KIND: Kind = Kind { shared: SHARED, stoppable: false };
 
     fn claimed(claim: Claim<H>) -> Self {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
-use crate::claim::{Acquire, Mutex};
+use crate::claim::{Acquire, Handle, Mutex};
 use crate::guard::{Guard, Guards};
 use crate::hash::RandomState;
 use crate::mutex::{Borrowed, KeyedMutex};
@@ -16,16 +16,16 @@ use crate::mutex::{Borrowed, KeyedMutex};
 /// ([`run_or_stop`](KeyedMutex::run_or_stop) on a key that it holds deadlocks.)
 pub type KeyedMutexGuards<'a, K, S = RandomState> = Guards<Borrowed<'a, K, S>>;
 
-pub(crate) async fn acquire_all<M>(mutex: M, keys: impl IntoIterator<Item = M::Key>) -> Guards<M::Handle>
-where
-    M: Mutex<Key: Ord> + Clone,
-{
+pub(crate) async fn acquire_all<H: Handle<Key: Ord>>(
+    mutex: impl Mutex<H> + Clone,
+    keys: impl IntoIterator<Item = H::Key>,
+) -> Guards<H> {
     let mut keys: Vec<_> = keys.into_iter().collect();
     keys.sort_unstable();
     keys.dedup();
     let mut guards = Guards(Vec::with_capacity(keys.len()));
     for key in keys {
-        guards.0.push(Acquire::<_, Guard<_>>::new(mutex.clone(), key).await);
+        guards.0.push(Acquire::<_, _, Guard<_>>::new(mutex.clone(), key).await);
     }
     guards
 }

@@ -314,10 +314,7 @@ impl<K, S> fmt::Debug for Borrowed<'_, K, S> {
     }
 }
 
-impl<'a, K: Eq + Hash, S: BuildHasher> Mutex for &'a KeyedMutex<K, S> {
-    type Key = K;
-    type Handle = Borrowed<'a, K, S>;
-
+impl<'a, K: Eq + Hash, S: BuildHasher> Mutex<Borrowed<'a, K, S>> for &'a KeyedMutex<K, S> {
     fn find(self, key: &K) -> (u32, Borrowed<'a, K, S>) {
         let hash = self.hash(key);
         (hash, Borrowed { shard: self.shards.of(hash), mutex: PhantomData })

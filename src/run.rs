@@ -27,8 +27,7 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
-impl<H: Handle, const SHARED: bool> Claimed for Result<Guard<H, SHARED>, Stopped> {
-    type Handle = H;
+impl<H: Handle, const SHARED: bool> Claimed<H> for Result<Guard<H, SHARED>, Stopped> {
     const KIND: Kind = Kind { shared: SHARED, stoppable: true };
 
     #[inline]
@@ -71,7 +70,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     pub async fn run<T>(&self, key: K, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
         let output; // out here, so that it is not leaked if unlocking panics
         {
-            let _guard = Acquire::<_, Result<Guard<_>, Stopped>>::new(self, key).await?;
+            let _guard = Acquire::<_, _, Result<Guard<_>, Stopped>>::new(self, key).await?;
             output = job().await;
         }
         Ok(output)
@@ -125,7 +124,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         key: K,
         job: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, Stopped> {
-        let guard = Acquire::<_, Result<Guard<_>, Stopped>>::new(self, key).await?;
+        let guard = Acquire::<_, _, Result<Guard<_>, Stopped>>::new(self, key).await?;
         Ok(guard.run_or_stop(job).await)
     }
 

@@ -55,19 +55,14 @@ pub type Ticket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>>;
 pub type SharedTicket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>, true>;
 
 /// Takes a place, if `admit` returns `true`. The ticket has no waker until it is polled.
-pub(crate) fn ticket<M: Mutex, const SHARED: bool>(
-    mutex: M,
-    key: M::Key,
+pub(crate) fn ticket<H: Handle<Key: Eq>, const SHARED: bool>(
+    mutex: impl Mutex<H>,
+    key: H::Key,
     admit: impl FnOnce(KeyState) -> bool,
-) -> Option<Queued<M::Handle, SHARED>> {
-    let kind = <Result<Guard<M::Handle, SHARED>, Stopped>>::KIND;
+) -> Option<Queued<H, SHARED>> {
+    let kind = <Result<Guard<H, SHARED>, Stopped>>::KIND;
     let claim = Claim::new(mutex.find(&key), kind, key, admit, || Some(Waker::noop().clone()));
     claim.map(|claim| Queued(Some(claim)))
-}
-
-/// Takes a place unconditionally.
-pub(crate) fn any_ticket<M: Mutex, const SHARED: bool>(mutex: M, key: M::Key) -> Queued<M::Handle, SHARED> {
-    ticket(mutex, key, |_| true).expect("every ticket is admitted")
 }
 
 impl<H: Handle, const SHARED: bool> Queued<H, SHARED> {
@@ -134,7 +129,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("enqueue"))]
     pub fn ticket(&self, key: K) -> Ticket<'_, K, S> {
-        any_ticket(self, key)
+        ticket(self, key, |_| true).expect("every ticket is admitted")
     }
 
     /// Takes a place in the queue of a key if `admit` returns `true` for the key's [state](KeyState), and returns
@@ -178,7 +173,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub fn ticket_shared(&self, key: K) -> SharedTicket<'_, K, S> {
-        any_ticket(self, key)
+        ticket(self, key, |_| true).expect("every ticket is admitted")
     }
 
     /// Like [`ticket_if`](Self::ticket_if), for a shared lock: `|now| now.waiting < 20` admits any number of holders,
