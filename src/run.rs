@@ -201,24 +201,21 @@ impl<H: Handle> Guard<H> {
     /// Returns the error of the closure.
     pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
         // Dropped after the job's future: the waiters are stopped, and the key is unlocked.
-        let mut unless_ok = StopOnDrop { claim: self.0, armed: true };
+        let mut guard = StopOnDrop(Some(self));
         let output = job().await;
-        unless_ok.armed = output.is_err();
-        drop(unless_ok);
+        drop(guard.0.take_if(|_| output.is_ok()));
+        drop(guard);
         output
     }
 }
 
-/// Stops the waiters if it is dropped while armed: after an error, in a panic, or midway.
-struct StopOnDrop<H: Handle> {
-    claim: Claim<H>,
-    armed: bool,
-}
+/// Stops the waiters if it is dropped with its guard: after an error, in a panic, or midway.
+struct StopOnDrop<H: Handle>(Option<Guard<H>>);
 
 impl<H: Handle> Drop for StopOnDrop<H> {
     fn drop(&mut self) {
-        if self.armed {
-            self.claim.stop();
+        if let Some(guard) = self.0.take() {
+            guard.stop();
         }
     }
 }
