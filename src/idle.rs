@@ -4,7 +4,6 @@ use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 
 use crate::mutex::KeyedMutex;
-use crate::table::Slots;
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Waits until the key is free, that is, neither held nor waited for, without locking it.
@@ -32,8 +31,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         K: Borrow<Q>,
     {
         let hash = self.hash(key);
-        let find = |slots: &mut Slots<K>| Some(slots.find(hash, &mut |slot| slot.key.borrow() == key)?.id);
-        self.shards.of(hash).watch(hash, find).await;
+        let shard = self.shards.of(hash);
+        shard.watch(hash, |slots| Some(slots.find(hash, &mut |slot| slot.key.borrow() == key)?.id)).await;
     }
 }
 

@@ -168,15 +168,6 @@ impl<K, S> KeyedMutex<K, S> {
     pub const fn with_hasher(hasher: S) -> Self {
         Self { shards: Shards::new(u32::MAX), hasher }
     }
-
-    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared.
-    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32
-    where
-        S: BuildHasher,
-    {
-        let hash = self.hasher.hash_one(key);
-        (hash ^ hash >> 32) as u32
-    }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
@@ -266,6 +257,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         signal: impl Future<Output = T>,
     ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
         unless(self.lock(key), signal).await
+    }
+
+    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared.
+    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32 {
+        let hash = self.hasher.hash_one(key);
+        (hash ^ hash >> 32) as u32
     }
 }
 

@@ -138,8 +138,6 @@ mod check;
 #[allow(unreachable_pub, reason = "a hidden method has it")]
 pub use shard::Locked;
 pub use slot::KeyState;
-#[cfg(feature = "idle")]
-pub(crate) use slots::Slots;
 pub(crate) use {
     queue::{GRANTED, Kind, STOPPED},
     shard::Place,

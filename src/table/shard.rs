@@ -204,16 +204,14 @@ impl<K> Shard<K> {
 
     /// Puts the watchers of a removed slot into the batch, and, if that was the last slot, those of the shard.
     #[cfg(feature = "idle")]
-    pub(crate) fn tell(&mut self, mut last: u32, batch: &mut List) {
-        if self.slots.len() == 0 && self.watchers != NONE {
-            let all = mem::replace(&mut self.watchers, NONE);
-            self.tell(all, batch);
-        }
-        while last != NONE {
-            let node = self.nodes.node(last);
-            node.state = State::Granted;
-            node.next = mem::replace(&mut batch.head, last);
-            last = node.prev;
+    pub(crate) fn tell(&mut self, of_slot: u32, batch: &mut List) {
+        let of_all = if self.slots.len() == 0 { mem::replace(&mut self.watchers, NONE) } else { NONE };
+        for mut last in [of_all, of_slot] {
+            while let Some(node) = self.nodes.all.get_mut(last as usize) {
+                node.state = State::Granted;
+                node.next = mem::replace(&mut batch.head, last);
+                last = node.prev;
+            }
         }
     }
 }

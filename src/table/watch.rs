@@ -34,27 +34,21 @@ impl<K> Drop for Watch<'_, K> {
 impl<K> Locked<K> {
     /// Waits until the slot that `find` finds has been removed. If it finds none, this does not wait.
     pub(crate) async fn watch(&self, hash: u32, find: impl FnOnce(&mut Slots<K>) -> Option<u64>) {
-        let watch = {
-            let mut waker = Some(poll_fn(|context| Poll::Ready(context.waker().clone())).await);
-            self.with(|shard| {
-                let id = find(&mut shard.slots)?;
-                Some(shard.watch(hash, id, waker.take()?))
-            })
-        };
-        if let Some(place) = watch {
-            let mut watch = Watch { shard: self, place };
-            poll_fn(|context| self.poll(&mut watch.place, context.waker())).await;
-        }
+        let watched = self.with(|shard| find(&mut shard.slots).map(|id| shard.watch(hash, id)));
+        let Some(place) = watched else { return };
+        let mut watch = Watch { shard: self, place };
+        poll_fn(|context| self.poll(&mut watch.place, context.waker())).await;
     }
 }
 
 impl<K> Shard<K> {
-    fn watch(&mut self, hash: u32, id: u64, waker: Waker) -> Place {
+    /// Adds a watcher. It has no waker until it is polled.
+    fn watch(&mut self, hash: u32, id: u64) -> Place {
         self.release = Some(Self::release);
         self.slots.cool(); // the fast path of unlocking does not check the hot slot for watchers
         let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
         let mut list = List { head: NONE, tail: *last };
-        let node = self.nodes.append(&mut list, Kind { shared: false, stoppable: false }, waker);
+        let node = self.nodes.append(&mut list, Kind { shared: false, stoppable: false }, Waker::noop().clone());
         *last = list.tail;
         Place { hash, node, id }
     }
