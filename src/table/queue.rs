@@ -19,7 +19,7 @@ pub(crate) const GRANTED: u32 = u32::MAX;
 /// What a claim that has been stopped has instead of the index of a node.
 pub(crate) const STOPPED: u32 = u32::MAX - 1;
 
-/// A slab of at most this many nodes is kept when it is unused, so that a few waiters that come and go do not allocate.
+/// How many nodes are kept when they are unused, so that a few waiters that come and go do not allocate.
 const KEPT_NODES: usize = 64;
 
 /// What is claimed, and how.
@@ -65,12 +65,12 @@ pub(crate) struct Nodes {
     /// The first free one.
     pub(crate) free: u32,
     pub(crate) used: u32,
-    /// Whether room was reserved. If so, the slab is never given back.
-    kept: bool,
+    /// A slab of at most this many nodes is kept when it is unused: of any number, if room was reserved.
+    kept: usize,
 }
 
 impl Nodes {
-    pub(crate) const EMPTY: Self = Self { all: Vec::new(), free: NONE, used: 0, kept: false };
+    pub(crate) const EMPTY: Self = Self { all: Vec::new(), free: NONE, used: 0, kept: KEPT_NODES };
 
     #[inline]
     pub(crate) fn node(&mut self, index: u32) -> &mut Node {
@@ -79,7 +79,7 @@ impl Nodes {
 
     pub(crate) fn reserve(&mut self, waiters: usize) {
         self.all.reserve(waiters.saturating_sub(self.all.len()));
-        self.kept = true;
+        self.kept = usize::MAX;
     }
 
     /// Puts a node at the end of a list. If there is no memory for it, nothing has changed.
@@ -183,7 +183,7 @@ impl Nodes {
     pub(crate) fn put_back(&mut self, index: u32) {
         self.free = index;
         self.used -= 1;
-        if self.used == 0 && self.all.len() > KEPT_NODES {
+        if self.used == 0 && self.all.len() > self.kept {
             self.shrink();
         }
     }
@@ -191,9 +191,7 @@ impl Nodes {
     /// Gives back a large slab that is unused. (To drop the nodes would be a loop, though none has a waker.)
     #[cold]
     fn shrink(&mut self) {
-        if !self.kept {
-            self.free = NONE;
-            mem::take(&mut self.all).into_iter().for_each(mem::forget);
-        }
+        self.free = NONE;
+        mem::take(&mut self.all).into_iter().for_each(mem::forget);
     }
 }

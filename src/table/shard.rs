@@ -44,7 +44,7 @@ pub(crate) struct Shard<K> {
     /// How many may share a key.
     pub(crate) max: u32,
     /// The batch of a `stop_all`, until its wakers are called.
-    pub(crate) stopped: u32,
+    pub(crate) stopped: List,
     /// The last watcher that waits for the shard to be empty.
     #[cfg(feature = "idle")]
     pub(crate) watchers: u32,
@@ -60,7 +60,7 @@ impl<K> Shard<K> {
             nodes: Nodes::EMPTY,
             next_id: 0,
             max,
-            stopped: NONE,
+            stopped: List::EMPTY,
             #[cfg(feature = "idle")]
             watchers: NONE,
             release: None,
@@ -191,13 +191,10 @@ impl<K> Shard<K> {
 
     /// Stops the waiters of every key, and leaves them for [`Locked::wake_stopped`] to wake.
     pub(crate) fn stop_all(&mut self) -> usize {
-        let (nodes, mut batch, mut stopped) = (&mut self.nodes, List::EMPTY, 0);
+        let (nodes, batch, mut stopped) = (&mut self.nodes, &mut self.stopped, 0);
         for slot in self.slots.iter_mut() {
-            stopped += slot.stop(nodes, &mut batch);
-            slot.grant(nodes, self.max, false, &mut batch);
-        }
-        if batch.head != NONE {
-            nodes.node(batch.tail).next = mem::replace(&mut self.stopped, batch.head);
+            stopped += slot.stop(nodes, batch);
+            slot.grant(nodes, self.max, false, batch);
         }
         stopped
     }
@@ -289,7 +286,7 @@ impl<K> Locked<K> {
 
     /// Wakes the waiters that [`Shard::stop_all`] has stopped.
     pub(crate) fn wake_stopped(&self) {
-        self.wake(self.with(|shard| mem::replace(&mut shard.stopped, NONE)));
+        self.wake(self.with(|shard| mem::replace(&mut shard.stopped, List::EMPTY).head));
     }
 
     /// Changes the state of a key: see [`Shard::change`].

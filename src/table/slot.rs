@@ -1,6 +1,6 @@
 //! One locked key: its holders, its waiters, and which waiters are granted it next.
 
-use super::queue::{Kind, List, NONE, Node, Nodes, State};
+use super::queue::{Kind, List, Node, Nodes, State};
 
 /// The value of `holders` for one exclusive holder.
 pub(crate) const EXCLUSIVE: u32 = 0;
@@ -49,7 +49,7 @@ impl<K> Slot<K> {
             queue: List::EMPTY,
             waiting: 0,
             #[cfg(feature = "idle")]
-            watchers: NONE,
+            watchers: super::queue::NONE,
         }
     }
 
@@ -60,9 +60,8 @@ impl<K> Slot<K> {
 
     /// Removes one holder. Returns whether it was the last one.
     pub(crate) fn unlock(&mut self) -> bool {
-        let free = self.holders <= 1;
         self.holders = self.holders.saturating_sub(1);
-        free
+        self.holders == 0
     }
 
     /// Returns whether a claim of this kind may join the holders of a key that is held.
@@ -72,16 +71,15 @@ impl<K> Slot<K> {
 
     /// Grants the key to the first waiters in the queue, as far as they can hold it. Returns whether it is still free.
     pub(crate) fn grant(&mut self, nodes: &mut Nodes, max: u32, mut free: bool, batch: &mut List) -> bool {
-        while self.queue.head != NONE {
-            let next = self.queue.head;
-            let kind = nodes.node(next).kind;
+        while let Some(&Node { kind, .. }) = nodes.all.get(self.queue.head as usize) {
             if !free && !self.has_room(kind, max) {
                 break;
             }
             free = false;
             self.holders = if kind.shared { self.holders + 1 } else { EXCLUSIVE };
             self.waiting -= 1;
-            nodes.chain(&mut self.queue, batch, next, State::Granted);
+            let first = self.queue.head;
+            nodes.chain(&mut self.queue, batch, first, State::Granted);
         }
         free
     }
@@ -89,8 +87,7 @@ impl<K> Slot<K> {
     /// Takes the waiters that a stop reaches out of the queue, and returns how many.
     pub(crate) fn stop(&mut self, nodes: &mut Nodes, batch: &mut List) -> usize {
         let (before, mut at) = (self.waiting, self.queue.head);
-        while at != NONE {
-            let Node { kind, next, .. } = *nodes.node(at);
+        while let Some(&Node { kind, next, .. }) = nodes.all.get(at as usize) {
             if kind.stoppable {
                 self.waiting -= 1;
                 nodes.chain(&mut self.queue, batch, at, State::Stopped);
