@@ -125,12 +125,8 @@ impl<K> Shard<K> {
     /// Gives up a place in the queue; or the key, which goes to the first in the queue, or is free. (Its arguments are
     /// not a `Place`, so that a program that never waits can do without half of this.)
     #[inline(never)]
-    fn pass(&mut self, hash: u32, mut node: u32, id: u64) -> Left<K> {
-        if node < STOPPED {
-            if let Err(end) = self.nodes.waiting(node) {
-                node = end;
-            }
-        }
+    fn pass(&mut self, hash: u32, node: u32, id: u64) -> Left<K> {
+        let node = if node < STOPPED { self.nodes.waiting(node).err().unwrap_or(node) } else { node };
         if node == STOPPED {
             return Left::Nothing;
         }
