@@ -68,7 +68,7 @@ impl<K> Slots<K> {
     /// Adds a slot for a key that has none.
     pub(crate) fn insert(&mut self, hash: u32, id: u64, key: K, holders: u32) {
         match &mut self.hot {
-            Some(_) if ROOMY => self.spill(Slot::new(hash, id, key, holders)),
+            Some(_) if ROOMY => self.cool(Some(Slot::new(hash, id, key, holders))),
             None if ROOMY => self.hot = Some(Slot::new(hash, id, key, holders)),
             _ => {
                 self.map.insert_unique(wide(hash), Slot::new(hash, id, key, holders), |slot| wide(slot.hash));
@@ -76,20 +76,13 @@ impl<K> Slots<K> {
         }
     }
 
-    /// Makes the newer slot the hot one, and moves the older to the map: a key that is held for long goes
-    /// there once, and is out of the way of those that come and go. Room is made first, so that running out of
-    /// memory loses nothing.
+    /// Makes the newer slot, if there is one, the hot one, and moves the older, if there is one, to the map: a key that
+    /// is held for long goes there once, and is out of the way of those that come and go. Room is made first, so that
+    /// running out of memory loses nothing.
     #[inline(never)]
-    fn spill(&mut self, newer: Slot<K>) {
-        self.cool();
-        self.hot = Some(newer);
-    }
-
-    /// Moves the hot slot, if there is one, to the map. Room is made first, so that running out of memory loses
-    /// nothing.
-    pub(crate) fn cool(&mut self) {
+    pub(crate) fn cool(&mut self, newer: Option<Slot<K>>) {
         self.map.reserve(usize::from(self.hot.is_some()), |slot| wide(slot.hash));
-        if let Some(slot) = self.hot.take() {
+        if let Some(slot) = mem::replace(&mut self.hot, newer) {
             self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
         }
     }
@@ -128,12 +121,10 @@ impl<K> Slots<K> {
         if dense || buckets <= KEPT_BUCKETS || buckets <= kept {
             return;
         }
-        if !ROOMY {
-            self.map = HashTable::new();
-            return;
-        }
         let mut smaller = HashTable::new();
-        if smaller.try_reserve((2 * len).max(self.kept), |slot: &Slot<K>| wide(slot.hash)).is_ok() {
+        if !ROOMY {
+            self.map = smaller;
+        } else if smaller.try_reserve((2 * len).max(self.kept), |slot: &Slot<K>| wide(slot.hash)).is_ok() {
             for slot in mem::replace(&mut self.map, smaller) {
                 self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
             }

@@ -45,7 +45,7 @@ impl<K> Shard<K> {
     /// Adds a watcher. It has no waker until it is polled.
     fn watch(&mut self, hash: u32, id: u64) -> Place {
         self.release = Some(Self::release);
-        self.slots.cool(); // the fast path of unlocking does not check the hot slot for watchers
+        self.slots.cool(None); // the fast path of unlocking does not check the hot slot for watchers
         let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
         let mut list = List { head: NONE, tail: *last };
         let node = self.nodes.append(&mut list, Kind { shared: false, stoppable: false }, Waker::noop().clone());
