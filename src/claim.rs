@@ -37,8 +37,8 @@ pub(crate) trait Claimed<H: Handle> {
 /// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there
 /// is no other way to unlock, nor to cancel.
 pub(crate) struct Claim<H: Handle> {
-    handle: H,
-    place: Place,
+    pub(crate) handle: H,
+    pub(crate) place: Place,
 }
 
 impl<H: Handle<Key: Eq>> Claim<H> {
@@ -69,30 +69,6 @@ impl<H: Handle<Key: Eq>> Claim<H> {
         let claim = Self::try_new(handle, kind, hash, &mut key, admit, waker).ok();
         drop(key); // if it was not needed: outside the lock, and while `claim` is still here, which a panic gives up
         claim
-    }
-}
-
-impl<H: Handle> Claim<H> {
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.place.node == STOPPED
-    }
-
-    /// Stops the waiters of the key, and unlocks it.
-    pub(crate) fn stop(&mut self) {
-        let place = self.place;
-        self.place.node = STOPPED; // nothing is left to be given up
-        self.handle.shard(place.hash).change(place, &mut |slot, nodes, batch| {
-            slot.stop(nodes, batch);
-            slot.unlock()
-        });
-    }
-
-    /// Downgrades an exclusive claim to a shared one.
-    pub(crate) fn downgrade(&self) {
-        self.handle.shard(self.place.hash).change(self.place, &mut |slot, _, _| {
-            slot.holders = 1;
-            false
-        });
     }
 }
 

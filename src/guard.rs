@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::claim::{Claim, Claimed, Handle};
-use crate::table::{Kind, each};
+use crate::table::{Kind, STOPPED, each};
 
 /// Holds a key. [`KeyedMutexGuard`](crate::KeyedMutexGuard) and its three siblings are aliases of this type.
 ///
@@ -43,7 +43,12 @@ impl<H: Handle> Guard<H> {
     /// # });
     /// ```
     pub fn stop(mut self) {
-        self.0.stop();
+        let Claim { handle, place } = &mut self.0;
+        place.node = STOPPED; // nothing is left to be given up
+        handle.shard(place.hash).change(*place, &mut |slot, nodes, batch| {
+            slot.stop(nodes, batch);
+            slot.unlock()
+        });
     }
 
     /// Atomically downgrades to a shared lock, and returns its guard.
@@ -65,7 +70,11 @@ impl<H: Handle> Guard<H> {
     /// # });
     /// ```
     pub fn downgrade(self) -> Guard<H, true> {
-        self.0.downgrade();
+        let Claim { handle, place } = &self.0;
+        handle.shard(place.hash).change(*place, &mut |slot, _, _| {
+            slot.holders = 1;
+            false
+        });
         Guard(self.0)
     }
 }

@@ -8,7 +8,7 @@ use core::hash::{BuildHasher, Hash};
 use crate::claim::{Acquire, Claim, Claimed, Handle};
 use crate::guard::Guard;
 use crate::mutex::KeyedMutex;
-use crate::table::Kind;
+use crate::table::{Kind, STOPPED};
 
 /// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key
 /// that failed, panicked or was dropped midway, or by one of the `stop` methods. The job, if there was one, was not
@@ -32,7 +32,7 @@ impl<H: Handle, const SHARED: bool> Claimed<H> for Result<Guard<H, SHARED>, Stop
 
     #[inline]
     fn claimed(claim: Claim<H>) -> Self {
-        if claim.is_stopped() { Err(Stopped) } else { Ok(Guard(claim)) }
+        if claim.place.node == STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
     }
 }
 
