@@ -109,14 +109,10 @@ impl<K> Shard<K> {
     /// Gives up a claim. The fast path is for a key without waiters.
     #[inline]
     pub(crate) fn give_up(&mut self, place: Place) -> Left<K> {
-        if place.node != GRANTED {
-            return self.pass(place.hash, place.node, place.id);
-        }
+        let fast = place.node == GRANTED;
         #[cfg(feature = "idle")]
-        if self.watchers != NONE {
-            return self.pass(place.hash, place.node, place.id);
-        }
-        match self.slots.take_hot(|slot| slot.id == place.id && slot.waiting == 0 && slot.holders <= 1) {
+        let fast = fast && self.watchers == NONE;
+        match self.slots.take_hot(|slot| fast && slot.id == place.id && slot.waiting == 0 && slot.holders <= 1) {
             Some(slot) => Left::Key(slot.key),
             None => self.pass(place.hash, place.node, place.id),
         }
