@@ -57,14 +57,14 @@
 //!
 //! # Why no wake-up is lost
 //!
-//! A node has a waker from the moment when it is put in a list: the one of its waiter's last poll. Taking it out of the
-//! list, granted or stopped, is one step under the lock; the thread that takes that step also takes its waker, or the
-//! batch with it, and calls it. So a waiter that is still waiting after a poll has left a waker that will be called,
-//! and a waiter whose waker has been called will find itself granted or stopped. A batch is taken by one thread (that
-//! of a `stop_all` waits in the shard until it, or another `stop_all`, takes it), which works through to its end even
-//! if a waker panics ([`each`]), so a waker that blocks delays no batch but those of a `stop_all` that come after it.
-//! To replace a waker, the new one must be cloned, which runs user code: the poll releases the lock, clones, and checks
-//! again ([`Locked::poll`]).
+//! A node has a waker from the moment when it is put in a list: the one of its waiter's last poll (of a ticket or a
+//! watcher that has not been polled yet, a no-op waker). Taking it out of the list, granted or stopped, is one step
+//! under the lock; the thread that takes that step also takes its waker, or the batch with it, and calls it. So a
+//! waiter that is still waiting after a poll has left a waker that will be called, and a waiter whose waker has been
+//! called will find itself granted or stopped. A batch is taken by one thread (that of a `stop_all` waits in the shard
+//! until it, or another `stop_all`, takes it), which works through to its end even if a waker panics ([`each`]), so a
+//! waker that blocks delays no batch but those of a `stop_all` that come after it. To replace a waker, the new one must
+//! be cloned, which runs user code: the poll releases the lock, clones, and checks again ([`Locked::poll`]).
 //!
 //! # Cancellation
 //!
