@@ -12,7 +12,7 @@ use crate::hash::RandomState;
 use crate::many::acquire_all;
 use crate::mutex::{KeyedMutex, unless};
 use crate::table::{KeyState, Locked};
-use crate::ticket::{Queued, ticket};
+use crate::ticket::{Queued, queue, ticket};
 
 impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
     type Key = K;
@@ -112,7 +112,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`ticket`](Self::ticket), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_arc(self: &Arc<Self>, key: K) -> TicketArc<K, S> {
-        ticket(self.clone(), key, |_| true).expect("every ticket is admitted")
+        queue(self.clone(), key)
     }
 
     /// Like [`ticket_if`](Self::ticket_if), but the ticket owns an `Arc` of the mutex.
@@ -123,7 +123,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
     /// Like [`ticket_shared`](Self::ticket_shared), but the ticket owns an `Arc` of the mutex.
     pub fn ticket_shared_arc(self: &Arc<Self>, key: K) -> SharedTicketArc<K, S> {
-        ticket(self.clone(), key, |_| true).expect("every ticket is admitted")
+        queue(self.clone(), key)
     }
 
     /// Like [`ticket_shared_if`](Self::ticket_shared_if), but the ticket owns an `Arc` of the mutex.

@@ -65,6 +65,11 @@ pub(crate) fn ticket<H: Handle<Key: Eq>, const SHARED: bool>(
     claim.map(|claim| Queued(Some(claim)))
 }
 
+/// Takes a place unconditionally.
+pub(crate) fn queue<H: Handle<Key: Eq>, const SHARED: bool>(mutex: impl Mutex<H>, key: H::Key) -> Queued<H, SHARED> {
+    ticket(mutex, key, |_| true).expect("every ticket is admitted")
+}
+
 impl<H: Handle, const SHARED: bool> Queued<H, SHARED> {
     /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run`] does.
     ///
@@ -129,7 +134,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("enqueue"))]
     pub fn ticket(&self, key: K) -> Ticket<'_, K, S> {
-        ticket(self, key, |_| true).expect("every ticket is admitted")
+        queue(self, key)
     }
 
     /// Takes a place in the queue of a key if `admit` returns `true` for the key's [state](KeyState), and returns
@@ -173,7 +178,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     pub fn ticket_shared(&self, key: K) -> SharedTicket<'_, K, S> {
-        ticket(self, key, |_| true).expect("every ticket is admitted")
+        queue(self, key)
     }
 
     /// Like [`ticket_if`](Self::ticket_if), for a shared lock: `|now| now.waiting < 20` admits any number of holders,

@@ -34,8 +34,7 @@ impl<K> Drop for Watch<'_, K> {
 impl<K> Locked<K> {
     /// Waits until the slot that `find` finds has been removed. If it finds none, this does not wait.
     pub(crate) async fn watch(&self, hash: u32, find: impl FnOnce(&mut Slots<K>) -> Option<u64>) {
-        let watched = self.with(|shard| find(&mut shard.slots).map(|id| shard.watch(hash, id)));
-        let Some(place) = watched else { return };
+        let Some(place) = self.with(|shard| find(&mut shard.slots).map(|id| shard.watch(hash, id))) else { return };
         let mut watch = Watch { shard: self, place };
         poll_fn(|context| self.poll(&mut watch.place, context.waker())).await;
     }
