@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
+use async_mutex_lite::{Borrowed, Guard, KeyedMutex};
 use divan::{Bencher, black_box};
 use flights::Flights;
 use once_cells::OnceCells;
@@ -39,7 +39,7 @@ macro_rules! now {
 }
 
 /// Locks this many keys, none of them below 1000.
-fn held(mutex: &KeyedMutex<u64>, count: u64) -> Vec<KeyedMutexGuard<'_, u64>> {
+fn held(mutex: &KeyedMutex<u64>, count: u64) -> Vec<Guard<Borrowed<'_, u64>>> {
     (1000..1000 + count).filter_map(|key| mutex.try_lock(key)).collect()
 }
 
@@ -69,14 +69,14 @@ fn try_lock(bencher: Bencher, others: u64) {
 fn lock_arc(bencher: Bencher) {
     let mutex = Arc::new(KeyedMutex::<u64>::new());
     let mut key = 0;
-    bencher.bench_local(|| drop(black_box(now!(mutex.lock_arc(next(&mut key))))));
+    bencher.bench_local(|| drop(black_box(now!(mutex.arc().lock(next(&mut key))))));
 }
 
 #[divan::bench(sample_size = EACH)]
 fn lock_blocking(bencher: Bencher) {
     let mutex = KeyedMutex::<u64>::new();
     let mut key = 0;
-    bencher.bench_local(|| drop(black_box(mutex.lock_blocking(next(&mut key)))));
+    bencher.bench_local(|| drop(black_box(mutex.lock(next(&mut key)).wait())));
 }
 
 #[divan::bench(sample_size = EACH)]

@@ -63,13 +63,13 @@ pub(crate) fn send_all(limited: bool) -> io::Result<Vec<Request>> {
             hosts.push(listener.local_addr()?);
             executor.spawn(serve(listener, executor.clone())).detach();
         }
-        let limit = Arc::new(KeyedMutex::with_max_shared(LIMIT));
+        let limit = Arc::new(KeyedMutex::new());
         let start = Instant::now();
         let requests = (0..HOSTS * REQUESTS).map(|number| {
             let (limit, host) = (limit.clone(), number % HOSTS);
             let address = hosts[host];
             executor.spawn(async move {
-                let share = if limited { Some(limit.lock_shared_arc(address).await) } else { None };
+                let share = if limited { Some(limit.arc().at_most(LIMIT).lock(address).await) } else { None };
                 let from = start.elapsed();
                 let served = fetch(address).await? == "ok";
                 let to = start.elapsed();

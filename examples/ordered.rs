@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use async_mutex_lite::{KeyedMutex, TicketArc};
+use async_mutex_lite::{KeyedMutex, Ticket};
 use smol::future::yield_now;
 use smol::{Executor, block_on, channel};
 
@@ -30,14 +30,14 @@ struct Desk {
 }
 
 impl Desk {
-    async fn handle(&self, message: Message, ticket: Option<TicketArc<usize>>) {
+    async fn handle(&self, message: Message, ticket: Option<Ticket<Arc<KeyedMutex<usize>>>>) {
         // Stands for work before the lock, such as decoding. Here it takes longest for the first messages.
         for _ in message.number..MESSAGES {
             yield_now().await;
         }
         let _guard = match ticket {
             Some(ticket) => ticket.await.expect("nothing stops the queue"),
-            None => self.mutex.lock_arc(message.sender).await,
+            None => self.mutex.arc().lock(message.sender).await,
         };
         self.done[message.sender].lock().unwrap().push(message.number);
     }
@@ -50,7 +50,7 @@ pub(crate) fn inversions(tickets: bool, threads: usize) -> usize {
     let arrivals = (0..MESSAGES).flat_map(|number| (0..SENDERS).map(move |sender| Message { sender, number }));
     let tasks: Vec<_> = arrivals
         .map(|message| {
-            let ticket = tickets.then(|| desk.mutex.ticket_arc(message.sender));
+            let ticket = tickets.then(|| desk.mutex.arc().ticket(message.sender));
             executor.spawn(desk.handle(message, ticket))
         })
         .collect();

@@ -2,36 +2,32 @@
 
 use core::fmt;
 use core::future::Future;
-use core::marker::PhantomData;
+use core::hash::{BuildHasher, Hash};
 use core::mem;
+use core::ops::Deref;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 
+use crate::mode::Mode;
+use crate::mutex::{KeyedMutex, hash};
 use crate::table::{GRANTED, KeyState, Kind, Locked, Place, ROOMY, STOPPED};
 
-/// How a guard or a ticket refers to its mutex, so that it can reach the shard of its key.
+/// How a caller has a mutex: [`Borrowed`](crate::Borrowed), or in an `Arc<KeyedMutex<K, S>>`.
 ///
-/// It is implemented by [`Borrowed`](crate::Borrowed) and by `Arc<KeyedMutex<K, S>>`, and cannot be implemented
-/// elsewhere.
-pub trait Handle {
+/// Guards, tickets, futures and modes are generic over it: those with an `Arc` borrow nothing. It cannot be implemented
+/// for other types.
+pub trait Handle: Sized + fmt::Debug {
     /// The key of the mutex.
     type Key;
+    /// Its hasher.
+    type Hasher;
+    #[doc(hidden)]
+    type Mutex: Clone + Deref<Target = KeyedMutex<Self::Key, Self::Hasher>>;
 
     #[doc(hidden)]
+    fn new(mutex: Self::Mutex, hash: u32) -> Self;
+    #[doc(hidden)]
     fn shard(&self, hash: u32) -> &Locked<Self::Key>;
-}
-
-/// A mutex as a caller has it, borrowed or in an `Arc`: it finds the shards of keys.
-pub(crate) trait Mutex<H: Handle> {
-    /// Returns the hash of the key, and a handle to its shard.
-    fn find(self, key: &H::Key) -> (u32, H);
-}
-
-/// What a claim becomes when its wait is over. Its `KIND` says what is claimed.
-pub(crate) trait Claimed<H: Handle> {
-    const KIND: Kind;
-
-    fn claimed(claim: Claim<H>) -> Self;
 }
 
 /// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there
@@ -57,16 +53,20 @@ impl<H: Handle<Key: Eq>> Claim<H> {
             None => Err(handle),
         }
     }
+}
 
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
+    #[inline]
     pub(crate) fn new(
-        (hash, handle): (u32, H),
-        kind: Kind,
+        Mode { mutex, max }: Mode<H>,
+        stoppable: bool,
         key: H::Key,
         admit: impl FnOnce(KeyState) -> bool,
         waker: impl FnOnce() -> Option<Waker>,
     ) -> Option<Self> {
+        let hash = hash(&mutex.hasher, &key);
         let mut key = Some(key);
-        let claim = Self::try_new(handle, kind, hash, &mut key, admit, waker).ok();
+        let claim = Self::try_new(H::new(mutex, hash), Kind { max, stoppable }, hash, &mut key, admit, waker).ok();
         drop(key); // if it was not needed: outside the lock, and while `claim` is still here, which a panic gives up
         claim
     }
@@ -84,70 +84,68 @@ impl<H: Handle> fmt::Debug for Claim<H> {
     }
 }
 
-/// Claims a key if it can be granted at once.
-pub(crate) fn claim_now<H: Handle<Key: Eq>, T: Claimed<H>>(mutex: impl Mutex<H>, key: H::Key) -> Option<T> {
-    Claim::new(mutex.find(&key), T::KIND, key, |_| true, || None).map(T::claimed)
-}
-
-/// Is ready when a claim has been granted or stopped, and returns what the claim becomes.
+/// Is ready when a claim has been granted or stopped: its place says which.
 #[inline(never)]
-pub(crate) fn poll_claim<H: Handle, T: Claimed<H>>(claim: &mut Option<Claim<H>>, context: &mut Context<'_>) -> Poll<T> {
+pub(crate) fn poll_claim<H: Handle>(claim: &mut Option<Claim<H>>, context: &mut Context<'_>) -> Poll<Claim<H>> {
     let Claim { handle, place } = claim.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");
     if place.node < STOPPED {
         ready!(handle.shard(place.hash).poll(place, context.waker()));
     }
-    Poll::Ready(T::claimed(claim.take().expect("it was there just now")))
+    Poll::Ready(claim.take().expect("it was there just now"))
 }
 
 /// Claims a key at the first poll, and waits for it.
-pub(crate) struct Acquire<M, H: Handle, T> {
+pub(crate) struct Acquire<H: Handle, const STOPPABLE: bool> {
     /// Before the first poll.
-    start: Option<(M, H::Key)>,
+    pub(crate) start: Option<(Mode<H>, H::Key)>,
     /// While it waits.
     claim: Option<Claim<H>>,
-    becomes: PhantomData<fn() -> T>,
 }
 
 /// Nothing in it is ever pinned.
-impl<M, H: Handle, T> Unpin for Acquire<M, H, T> {}
+impl<H: Handle, const STOPPABLE: bool> Unpin for Acquire<H, STOPPABLE> {}
 
-impl<M: Mutex<H>, H: Handle<Key: Eq>, T: Claimed<H>> Acquire<M, H, T> {
-    pub(crate) fn new(mutex: M, key: H::Key) -> Self {
-        Self { start: Some((mutex, key)), claim: None, becomes: PhantomData }
+impl<H: Handle, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
+    pub(crate) fn new(mode: Mode<H>, key: H::Key) -> Self {
+        Self { start: Some((mode, key)), claim: None }
     }
+}
 
+impl<H: Handle<Key: Eq>, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
     #[inline(never)]
-    fn wait(&mut self, handle: H, hash: u32, key: H::Key, context: &mut Context<'_>) -> Poll<T> {
+    fn wait(&mut self, handle: H, max: u32, hash: u32, key: H::Key, context: &mut Context<'_>) -> Poll<Claim<H>> {
         let (mut key, mut waker) = (Some(key), Some(context.waker().clone()));
-        let claim = Claim::try_new(handle, T::KIND, hash, &mut key, |_| true, || waker.take());
+        let claim =
+            Claim::try_new(handle, Kind { max, stoppable: STOPPABLE }, hash, &mut key, |_| true, || waker.take());
         let claim = claim.unwrap_or_else(|_| unreachable!("it has a waker, and every waiter is admitted"));
         drop((key, waker)); // as above
         if claim.place.node == GRANTED {
-            return Poll::Ready(T::claimed(claim));
+            return Poll::Ready(claim);
         }
         mem::forget(self.claim.replace(claim)); // there was none
         Poll::Pending
     }
 }
 
-impl<M: Mutex<H>, H: Handle<Key: Eq>, T: Claimed<H>> Future for Acquire<M, H, T> {
-    type Output = T;
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Future for Acquire<H, STOPPABLE> {
+    type Output = Claim<H>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Some((mutex, key)) = self.start.take() else { return poll_claim(&mut self.claim, context) };
-        let (hash, handle) = mutex.find(&key);
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Claim<H>> {
+        let Some((Mode { mutex, max }, key)) = self.start.take() else { return poll_claim(&mut self.claim, context) };
+        let hash = hash(&mutex.hasher, &key);
+        let handle = H::new(mutex, hash);
         if !ROOMY {
-            return self.wait(handle, hash, key, context);
+            return self.wait(handle, max, hash, key, context);
         }
         // A free key needs no waker, and to clone one may cost more than all of this.
         let mut key = Some(key);
-        match Claim::try_new(handle, T::KIND, hash, &mut key, |_| true, || None) {
+        match Claim::try_new(handle, Kind { max, stoppable: STOPPABLE }, hash, &mut key, |_| true, || None) {
             Ok(claim) => {
                 drop(key); // as above
-                Poll::Ready(T::claimed(claim))
+                Poll::Ready(claim)
             }
-            Err(handle) => self.wait(handle, hash, key.expect("nothing needed it"), context),
+            Err(handle) => self.wait(handle, max, hash, key.expect("nothing needed it"), context),
         }
     }
 }

@@ -2,25 +2,24 @@
 
 use alloc::vec::Vec;
 
-use crate::claim::{Claim, Claimed, Handle};
-use crate::table::{Kind, STOPPED, each};
+use crate::claim::{Claim, Handle};
+use crate::table::{STOPPED, each};
 
-/// Holds a key. [`KeyedMutexGuard`](crate::KeyedMutexGuard) and its three siblings are aliases of this type.
+/// Holds a key, exclusively or shared. Dropping it unlocks the key, or gives the share back.
 ///
-/// `H` is how it refers to the mutex: by a [borrow](crate::Borrowed), or by an `Arc`. With `SHARED`, it is a shared
-/// holder.
+/// `H` is how it has the mutex: `Guard<Borrowed<'_, K>>` borrows it, `Guard<Arc<KeyedMutex<K>>>` owns an `Arc` of it.
+///
+/// Unlocking hands the key over to the first waiter in its queue, if there is one; otherwise it removes the key's
+/// entry. It neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls
+/// does; even then the key is unlocked. Such a waker runs before the `drop` of the guard returns.
+///
+/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps
+/// its key locked forever; other keys are unaffected.
 #[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
-pub struct Guard<H: Handle, const SHARED: bool = false>(pub(crate) Claim<H>);
-
-impl<H: Handle, const SHARED: bool> Claimed<H> for Guard<H, SHARED> {
-    const KIND: Kind = Kind { shared: SHARED, stoppable: false };
-
-    fn claimed(claim: Claim<H>) -> Self {
-        Self(claim)
-    }
-}
+#[doc(alias("release", "unlock", "permit"))]
+pub struct Guard<H: Handle>(pub(crate) Claim<H>);
 
 impl<H: Handle> Guard<H> {
     /// Stops the waiters of the key, and unlocks it. Each [`run`](crate::KeyedMutex::run),
@@ -51,10 +50,10 @@ impl<H: Handle> Guard<H> {
         });
     }
 
-    /// Atomically downgrades to a shared lock, and returns its guard.
+    /// Atomically downgrades an exclusive lock to a shared one. A lock that is shared already stays as it is.
     ///
     /// The key is not free in between. The shared waiters at the head of the queue are granted the key, as far as the
-    /// limit allows. There is no way back: a shared lock cannot be upgraded.
+    /// limit of each allows. There is no way back: a shared lock cannot be upgraded.
     ///
     /// # Examples
     ///
@@ -65,22 +64,24 @@ impl<H: Handle> Guard<H> {
     /// let mutex = KeyedMutex::new();
     /// let writer = mutex.lock("page").await;
     /// let reader = writer.downgrade(); // no other writer can change the page in between
-    /// assert!(mutex.try_lock_shared("page").is_some());
+    /// assert!(mutex.shared().try_lock("page").is_some());
     /// # drop(reader);
     /// # });
     /// ```
-    pub fn downgrade(self) -> Guard<H, true> {
+    pub fn downgrade(self) -> Self {
         let Claim { handle, place } = &self.0;
         handle.shard(place.hash).change(*place, &mut |slot, _, _| {
-            slot.holders = 1;
+            slot.holders = slot.holders.max(1);
             false
         });
-        Guard(self.0)
+        self
     }
 }
 
-/// Holds several keys. Dropping it unlocks them all. [`KeyedMutexGuards`](crate::KeyedMutexGuards) is an alias of this
-/// type.
+/// Holds several keys. Dropping it unlocks them all, even if a waker that is called meanwhile panics.
+///
+/// It has no `stop`: to stop the waiters of one of its keys, call [`KeyedMutex::stop`](crate::KeyedMutex::stop) before you
+/// drop it. ([`run_or_stop`](crate::KeyedMutex::run_or_stop) on a key that it holds deadlocks.)
 #[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
@@ -92,3 +93,10 @@ impl<H: Handle> Drop for Guards<H> {
         each(&mut || guards.next(), drop);
     }
 }
+
+/// A guard that borrows the mutex.
+pub type KeyedMutexGuard<'a, K, S = crate::RandomState> = Guard<crate::Borrowed<'a, K, S>>;
+
+/// A guard that owns an `Arc` of the mutex.
+#[cfg(target_has_atomic = "ptr")]
+pub type KeyedMutexGuardArc<K, S = crate::RandomState> = Guard<alloc::sync::Arc<crate::KeyedMutex<K, S>>>;

@@ -3,7 +3,7 @@
 use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 
-use crate::mutex::KeyedMutex;
+use crate::mutex::{KeyedMutex, hash};
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Waits until the key is free, that is, neither held nor waited for, without locking it.
@@ -30,7 +30,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        let hash = self.hash(key);
+        let hash = hash(&self.hasher, key);
         let shard = self.shards.of(hash);
         shard.watch(hash, |slots| Some(slots.find(hash, &mut |slot| slot.key.borrow() == key)?.id)).await;
     }
@@ -60,7 +60,7 @@ impl<K, S> KeyedMutex<K, S> {
     ///
     /// # smol::block_on(async {
     /// let mutex = Arc::new(KeyedMutex::new());
-    /// let work = smol::spawn(mutex.ticket_arc("alice").run(async || "done"));
+    /// let work = smol::spawn(mutex.arc().ticket("alice").run(async || "done"));
     /// mutex.all_idle().await; // no new tickets are taken any more
     /// assert_eq!(work.await, Ok("done"));
     /// # });

@@ -3,7 +3,7 @@
 use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 
-use crate::mutex::KeyedMutex;
+use crate::mutex::{KeyedMutex, hash};
 use crate::table::KeyState;
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
@@ -18,7 +18,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         self.state(key).holders > 0
     }
 
-    /// Returns the number of waiters of the key. Its holders do not count, nor does a waiter that has been granted it.
+    /// Returns the state of the key: its holders, and its waiters.
     ///
     /// The answer may be outdated by the time you see it. To bound the queue, use [`ticket_if`](Self::ticket_if).
     ///
@@ -29,23 +29,16 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// let mutex = KeyedMutex::new();
     /// let (holder, waiter) = (mutex.ticket("alice"), mutex.ticket("alice"));
-    /// assert_eq!(mutex.waiting("alice"), 1);
+    /// assert_eq!(mutex.state("alice").waiting, 1);
     /// # drop((holder, waiter));
     /// ```
     #[must_use]
-    #[doc(alias("queue_len", "waiters"))]
-    pub fn waiting<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> usize
+    #[doc(alias("waiting", "queue_len", "waiters"))]
+    pub fn state<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> KeyState
     where
         K: Borrow<Q>,
     {
-        self.state(key).waiting
-    }
-
-    fn state<Q: ?Sized + Eq + Hash>(&self, key: &Q) -> KeyState
-    where
-        K: Borrow<Q>,
-    {
-        let hash = self.hash(key);
+        let hash = hash(&self.hasher, key);
         self.shards.of(hash).with(|shard| {
             let slot = shard.slots.find(hash, &mut |slot| slot.key.borrow() == key);
             slot.map_or(KeyState::FREE, |slot| slot.state())
@@ -68,7 +61,7 @@ impl<K, S> KeyedMutex<K, S> {
     ///
     /// # smol::block_on(async {
     /// let mutex = KeyedMutex::new();
-    /// let (alice, bob) = (mutex.lock("alice").await, mutex.lock_shared("bob").await);
+    /// let (alice, bob) = (mutex.lock("alice").await, mutex.shared().lock("bob").await);
     /// let queued = mutex.ticket("alice");
     ///
     /// let mut busiest = Vec::new();
@@ -111,7 +104,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// waiters of one key are in one shard.
     ///
     /// Each key reserved takes two to five entries of the table, since tables come in powers of two, and there must be
-    /// room for twice as many keys; an entry is a `K` and some 32 bytes. Each waiter takes 32 bytes (20 where pointers
+    /// room for twice as many keys; an entry is a `K` and some 32 bytes. Each waiter takes 32 bytes (24 where pointers
     /// have 32 bits). With several shards it is twice as much. From then on, if more waiters come than were reserved,
     /// the memory that they take is never given back; nor, without `std` or with `critical-section`, is that of more
     /// keys.

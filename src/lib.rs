@@ -22,16 +22,18 @@
 //! | --- | --- |
 //! | hold a key exclusively | [`lock(key).await`](KeyedMutex::lock), or [`run(key, job).await`](KeyedMutex::run) |
 //! | lock only if the key is free | [`try_lock(key)`](KeyedMutex::try_lock) |
-//! | wait with a timeout, or until any signal | [`lock_unless(key, signal).await`](KeyedMutex::lock_unless) |
+//! | wait with a timeout, or until any signal | [`lock(key).unless(signal).await`](Lock::unless) |
 //! | bound the queue (backpressure) | [`ticket_if(key, \|now\| now.waiting < 20)`](KeyedMutex::ticket_if) |
 //! | keep the order of arrival across spawned tasks | [`ticket(key)`](KeyedMutex::ticket), then [`.run(job)`](Ticket::run) |
 //! | lock several keys in one global order | [`lock_many(keys).await`](KeyedMutex::lock_many) |
-//! | share a key: readers, or at most n | [`lock_shared(key).await`](KeyedMutex::lock_shared), [`with_max_shared(n)`](KeyedMutex::with_max_shared) |
+//! | share a key: readers, or at most n | [`shared().lock(key).await`](KeyedMutex::shared), [`at_most(n).lock(key).await`](KeyedMutex::at_most) |
 //! | stop the jobs behind one that fails | [`run_or_stop(key, job).await`](KeyedMutex::run_or_stop), [`stop(key)`](KeyedMutex::stop) |
-//! | lock from a thread | [`lock_blocking(key)`](KeyedMutex::lock_blocking), [`lock_blocking_for(key, timeout)`](KeyedMutex::lock_blocking_for) |
+//! | lock from a thread | [`lock(key).wait()`](Lock::wait), [`lock(key).wait_timeout(timeout)`](Lock::wait_timeout) |
 //! | shut down gracefully | [`stop_all()`](KeyedMutex::stop_all) for queued jobs and tickets, [`all_idle().await`](KeyedMutex::all_idle) for holders |
-//! | see what is locked | [`for_each_locked(\|key, state\| …)`](KeyedMutex::for_each_locked) |
-//! | get `'static` guards and tickets to `spawn` | [`lock_arc`](KeyedMutex::lock_arc), [`ticket_arc`](KeyedMutex::ticket_arc), … on an `Arc` of the mutex |
+//! | see what is locked | [`state(key)`](KeyedMutex::state), [`for_each_locked(\|key, state\| …)`](KeyedMutex::for_each_locked) |
+//! | get `'static` guards and tickets to `spawn` | [`arc().lock(key).await`](KeyedMutex::arc), `arc().ticket(key)`, on an `Arc` of the mutex |
+//!
+//! Modes and ways to wait combine: `arc().at_most(4).ticket(key).wait_timeout(timeout)`.
 //!
 //! The guide has [common mistakes](guide::mistakes), [recipes](guide::recipes), how to use the crate [on a
 //! microcontroller](guide::microcontrollers), how to migrate [from JavaScript](guide::from_javascript) and [from a map
@@ -92,18 +94,17 @@ extern crate std;
 // In the order in which users need their methods: rustdoc lists the methods of `KeyedMutex` in the order of the
 // modules.
 mod mutex;
+mod mode;
+mod lock;
 mod guard;
 mod run;
 mod ticket;
 mod many;
-mod share;
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 mod block;
 mod inspect;
 #[cfg(feature = "idle")]
 mod idle;
-#[cfg(target_has_atomic = "ptr")]
-mod arc;
 mod hash;
 
 // What these are made of: claims on keys, and the machinery below them.
@@ -132,14 +133,15 @@ mod model;
 #[doc = include_str!("../tests/must_use.md")]
 struct Readme;
 
-#[cfg(target_has_atomic = "ptr")]
-pub use arc::{KeyedMutexGuardArc, KeyedMutexGuardsArc, KeyedMutexSharedGuardArc, SharedTicketArc, TicketArc};
 pub use claim::Handle;
-pub use guard::{Guard, Guards};
+#[cfg(target_has_atomic = "ptr")]
+pub use guard::KeyedMutexGuardArc;
+pub use guard::{Guard, Guards, KeyedMutexGuard};
 pub use hash::{DefaultHasher, RandomState};
-pub use many::KeyedMutexGuards;
-pub use mutex::{Borrowed, KeyedMutex, KeyedMutexGuard};
+pub use lock::Lock;
+pub use many::LockMany;
+pub use mode::{Borrowed, Mode};
+pub use mutex::KeyedMutex;
 pub use run::Stopped;
-pub use share::KeyedMutexSharedGuard;
 pub use table::KeyState;
-pub use ticket::{Queued, SharedTicket, Ticket};
+pub use ticket::Ticket;

@@ -1,33 +1,94 @@
 //! Several keys at once.
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
 
-use crate::claim::{Acquire, Handle, Mutex};
-use crate::guard::{Guard, Guards};
-use crate::hash::RandomState;
-use crate::mutex::{Borrowed, KeyedMutex};
+use crate::claim::Handle;
+use crate::guard::Guards;
+use crate::lock::{Lock, ways_to_wait};
+use crate::mode::{Borrowed, Mode};
+use crate::mutex::KeyedMutex;
 
-/// Holds several keys of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks them all, even if a waker that is
-/// called meanwhile panics.
-///
-/// It has no `stop`: to stop the waiters of one of its keys, call [`KeyedMutex::stop`] before you drop it.
-/// ([`run_or_stop`](KeyedMutex::run_or_stop) on a key that it holds deadlocks.)
-pub type KeyedMutexGuards<'a, K, S = RandomState> = Guards<Borrowed<'a, K, S>>;
+/// Locks several keys, one after another, in one order: the future of [`lock_many`](KeyedMutex::lock_many). It can be
+/// waited for in the same ways as a [`Lock`].
+#[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
+pub struct LockMany<H: Handle> {
+    locks: Vec<Lock<H>>,
+    /// Of those that are locked.
+    guards: Option<Guards<H>>,
+}
 
-pub(crate) async fn acquire_all<H: Handle<Key: Ord>>(
-    mutex: impl Mutex<H> + Clone,
-    keys: impl IntoIterator<Item = H::Key>,
-) -> Guards<H> {
-    let mut keys: Vec<_> = keys.into_iter().collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let mut guards = Guards(Vec::with_capacity(keys.len()));
-    for key in keys {
-        guards.0.push(Acquire::<_, _, Guard<_>>::new(mutex.clone(), key).await);
+impl<H: Handle<Key: Ord>> LockMany<H> {
+    /// Puts several locks together, each in a mode of its own: `LockMany::of([mutex.lock(a), mutex.shared().lock(b)])`.
+    ///
+    /// They are locked in ascending order of `K`. If a key is given twice, only its exclusive lock counts, or else that
+    /// with the lowest limit. If the locks are of several mutexes, those are locked in the order of their addresses.
+    ///
+    /// # Panics
+    ///
+    /// If one of the locks has been polled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::{KeyedMutex, LockMany};
+    ///
+    /// # smol::block_on(async {
+    /// let pages = KeyedMutex::new();
+    /// let copy = LockMany::of([pages.lock("to"), pages.shared().lock("from")]).await;
+    /// assert!(pages.shared().try_lock("from").is_some() && pages.shared().try_lock("to").is_none());
+    /// # drop(copy);
+    /// # });
+    /// ```
+    pub fn of(locks: impl IntoIterator<Item = Lock<H>>) -> Self {
+        let mut locks: Vec<_> = locks.into_iter().collect();
+        fn parts<H: Handle>(lock: &Lock<H>) -> (*const (), &H::Key, u32) {
+            let (mode, key) = lock.0.start.as_ref().expect("a lock that is put together has not been polled");
+            (core::ptr::from_ref(&*mode.mutex).cast(), key, mode.max)
+        }
+        locks.sort_unstable_by(|a, b| parts(a).cmp(&parts(b)));
+        locks.dedup_by(|b, a| {
+            let ((a, a_key, _), (b, b_key, _)) = (parts(a), parts(b));
+            (a, a_key) == (b, b_key)
+        });
+        let guards = Some(Guards(Vec::with_capacity(locks.len())));
+        Self { locks, guards }
     }
-    guards
+}
+
+/// Nothing in it is ever pinned.
+impl<H: Handle> Unpin for LockMany<H> {}
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for LockMany<H> {
+    type Output = Guards<H>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Guards<H>> {
+        let Self { locks, guards } = &mut *self;
+        let held = &mut guards.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion").0;
+        while let Some(lock) = locks.get_mut(held.len()) {
+            held.push(ready!(Pin::new(lock).poll(context)));
+        }
+        Poll::Ready(guards.take().expect("they were there just now"))
+    }
+}
+
+impl<H: Handle> fmt::Debug for LockMany<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LockMany(..)")
+    }
+}
+
+ways_to_wait!(LockMany, Guards<H>);
+
+impl<H: Handle<Key: Ord + Hash, Hasher: BuildHasher>> Mode<H> {
+    /// See [`KeyedMutex::lock_many`]. To mix modes, use [`LockMany::of`].
+    pub fn lock_many(self, keys: impl IntoIterator<Item = H::Key>) -> LockMany<H> {
+        LockMany::of(keys.into_iter().map(|key| self.clone().lock(key)))
+    }
 }
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
@@ -58,10 +119,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert!(mutex.is_empty());
     /// # });
     /// ```
-    pub fn lock_many(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = KeyedMutexGuards<'_, K, S>>
+    pub fn lock_many(&self, keys: impl IntoIterator<Item = K>) -> LockMany<Borrowed<'_, K, S>>
     where
         K: Ord,
     {
-        acquire_all(self, keys)
+        self.exclusive().lock_many(keys)
     }
 }

@@ -1,14 +1,13 @@
 //! The mutex itself, and the plain ways to lock a key.
 
-use core::future::{Future, poll_fn};
+use core::fmt;
 use core::hash::{BuildHasher, Hash};
-use core::marker::PhantomData;
 use core::panic::{RefUnwindSafe, UnwindSafe};
-use core::{fmt, pin::pin, task::Poll};
 
-use crate::claim::{Acquire, Handle, Mutex, claim_now};
 use crate::guard::Guard;
 use crate::hash::RandomState;
+use crate::lock::Lock;
+use crate::mode::Borrowed;
 use crate::table::{Locked, Shards};
 
 /// A keyed async mutex.
@@ -52,8 +51,8 @@ use crate::table::{Locked, Shards};
 ///
 /// # Sharing
 ///
-/// [`lock_shared`](Self::lock_shared) locks a key together with other shared holders: any number of them, or at most
-/// `n` if the mutex was made by [`with_max_shared(n)`](KeyedMutex::with_max_shared).
+/// [`shared()`](Self::shared) locks a key together with any number of other shared holders,
+/// [`at_most(n)`](Self::at_most) while fewer than `n` hold it shared: see [`Mode`](crate::Mode#sharing).
 ///
 /// # Stopping
 ///
@@ -67,7 +66,7 @@ use crate::table::{Locked, Shards};
 /// | a stop reaches, if they are waiting at that moment | it does not reach |
 /// | --- | --- |
 /// | [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop) | the holder, even if it was granted the key and has not been polled since |
-/// | tickets, exclusive and shared, awaited or not | [`lock`](Self::lock), [`lock_shared`](Self::lock_shared), [`lock_many`](Self::lock_many), [`lock_unless`](Self::lock_unless), and blocking threads |
+/// | tickets, exclusive and shared, awaited or not | [`lock`](Self::lock) and [`lock_many`](Self::lock_many), whatever the mode and the way to wait |
 /// | | callers that come later, a retry for example |
 ///
 /// # Cancel safety
@@ -130,7 +129,7 @@ use crate::table::{Locked, Shards};
 ///
 /// Guards, tickets and the futures of the mutex are `Send`, and the mutex is `Sync`, if `K` is `Send`, and the hasher
 /// `Send` and `Sync`, as hashers usually are. What a future is given must be `Send` as well: the signal of
-/// [`lock_unless`](Self::lock_unless), the iterator of [`lock_many`](Self::lock_many), the reference of
+/// [`unless`](crate::Lock::unless), the reference of
 /// [`idle`](Self::idle), the closure of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop), and the future of
 /// that closure. The compiler infers the last for a concrete closure; for a *generic* one, the bound cannot be written:
 /// see the [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
@@ -141,6 +140,8 @@ use crate::table::{Locked, Shards};
 /// but an address as its seed.
 pub struct KeyedMutex<K, S = RandomState> {
     pub(crate) shards: Shards<K>,
+    /// How many may share a key, unless `at_most` says otherwise.
+    pub(crate) max_shared: u32,
     pub(crate) hasher: S,
 }
 
@@ -149,6 +150,16 @@ impl<K> KeyedMutex<K> {
     #[must_use]
     pub const fn new() -> Self {
         Self::with_hasher(RandomState)
+    }
+
+    /// Creates a mutex whose keys are shared by at most `n` at a time, unless [`at_most`](Self::at_most) says otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0: in a `static` or a `const`, at compile time.
+    #[must_use]
+    pub const fn with_max_shared(n: u32) -> Self {
+        Self::with_max_shared_and_hasher(n, RandomState)
     }
 }
 
@@ -166,7 +177,18 @@ impl<K, S> KeyedMutex<K, S> {
     /// ```
     #[must_use]
     pub const fn with_hasher(hasher: S) -> Self {
-        Self { shards: Shards::new(u32::MAX), hasher }
+        Self { shards: Shards::new(), max_shared: u32::MAX, hasher }
+    }
+
+    /// The same as [`with_max_shared`](KeyedMutex::with_max_shared), with the given hasher.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0.
+    #[must_use]
+    pub const fn with_max_shared_and_hasher(n: u32, hasher: S) -> Self {
+        assert!(n > 0, "`n` must be greater than zero");
+        Self { shards: Shards::new(), max_shared: n, hasher }
     }
 }
 
@@ -191,8 +213,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
-    pub fn lock(&self, key: K) -> impl Future<Output = KeyedMutexGuard<'_, K, S>> + Unpin {
-        Acquire::new(self, key)
+    pub fn lock(&self, key: K) -> Lock<Borrowed<'_, K, S>> {
+        self.exclusive().lock(key)
     }
 
     /// Locks a key exclusively if it is free. Returns `None` if it is locked, or was handed over to a waiter.
@@ -211,111 +233,15 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     #[doc(alias("try_acquire"))]
-    pub fn try_lock(&self, key: K) -> Option<KeyedMutexGuard<'_, K, S>> {
-        claim_now(self, key)
-    }
-
-    /// Locks a key exclusively, unless `signal` is ready first: a timer, a shutdown, a closed connection.
-    ///
-    /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal limits only the
-    /// wait, not how long the guard is held after that. A stop does not reach this lock: if it should, put a `select`
-    /// with the signal around a [ticket](Self::ticket).
-    ///
-    /// | to give up | signal |
-    /// | --- | --- |
-    /// | after a timeout, on smol | `smol::Timer::after(timeout)` |
-    /// | after a timeout, on async-std | `async_std::task::sleep(timeout)` |
-    /// | after a timeout, on tokio | `tokio::time::sleep(timeout)` |
-    /// | after a timeout, on embassy | `embassy_time::Timer::after(timeout)` |
-    /// | with a cancellation token of tokio-util | `token.cancelled()` |
-    /// | when a channel says so | `shutdown.recv()` |
-    ///
-    /// # Errors
-    ///
-    /// Returns the output of the signal, if that was ready first. The place in the queue is then given up.
-    ///
-    /// # Cancel safety
-    ///
-    /// The same as for [`lock`](Self::lock); the signal is dropped, too.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use async_mutex_lite::KeyedMutex;
-    ///
-    /// # smol::block_on(async {
-    /// let mutex = KeyedMutex::new();
-    /// let guard = mutex.lock_unless("alice", async { "too late" }).await.unwrap();
-    /// assert_eq!(mutex.lock_unless("alice", async { "too late" }).await.unwrap_err(), "too late");
-    /// # drop(guard);
-    /// # });
-    /// ```
-    #[doc(alias("timeout", "lock_timeout", "lock_with_timeout", "cancel", "abort"))]
-    pub async fn lock_unless<T>(
-        &self,
-        key: K,
-        signal: impl Future<Output = T>,
-    ) -> Result<KeyedMutexGuard<'_, K, S>, T> {
-        unless(self.lock(key), signal).await
-    }
-
-    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared.
-    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32 {
-        let hash = self.hasher.hash_one(key);
-        (hash ^ hash >> 32) as u32
+    pub fn try_lock(&self, key: K) -> Option<Guard<Borrowed<'_, K, S>>> {
+        self.exclusive().try_lock(key)
     }
 }
 
-/// Waits for a future, or for a signal, whichever is ready first.
-pub(crate) async fn unless<G, T>(lock: impl Future<Output = G>, signal: impl Future<Output = T>) -> Result<G, T> {
-    let first; // out here, so that it is not leaked if dropping one of them panics
-    {
-        let (mut lock, mut signal) = (pin!(lock), pin!(signal));
-        first = poll_fn(|context| match lock.as_mut().poll(context) {
-            Poll::Ready(guard) => Poll::Ready(Ok(guard)),
-            Poll::Pending => signal.as_mut().poll(context).map(Err),
-        })
-        .await;
-    }
-    first
-}
-
-/// Holds a key of a borrowed [`KeyedMutex`] exclusively. Dropping it unlocks the key.
-///
-/// Unlocking hands the key over to the first waiter in its queue, if there is one; otherwise it removes the key's
-/// entry. It neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls
-/// does; even then the key is unlocked. Such a waker runs before the `drop` of the guard returns.
-///
-/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps
-/// its key locked forever; other keys are unaffected.
-#[doc(alias("release", "unlock", "permit"))]
-pub type KeyedMutexGuard<'a, K, S = RandomState> = Guard<Borrowed<'a, K, S>>;
-
-/// How a guard or a ticket refers to a [`KeyedMutex`] that it borrows: by the shard of its key.
-pub struct Borrowed<'a, K, S> {
-    shard: &'a Locked<K>,
-    mutex: PhantomData<&'a KeyedMutex<K, S>>,
-}
-
-impl<K, S> Handle for Borrowed<'_, K, S> {
-    type Key = K;
-
-    fn shard(&self, _hash: u32) -> &Locked<K> {
-        self.shard
-    }
-}
-
-impl<K, S> fmt::Debug for Borrowed<'_, K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Borrowed(..)")
-    }
-}
-
-impl<'a, K: Eq + Hash, S: BuildHasher> Mutex<Borrowed<'a, K, S>> for &'a KeyedMutex<K, S> {
-    fn find(self, key: &K) -> (u32, Borrowed<'a, K, S>) {
-        let hash = self.hash(key);
-        (hash, Borrowed { shard: self.shards.of(hash), mutex: PhantomData })
-    }
+/// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared.
+pub(crate) fn hash<Q: ?Sized + Hash>(hasher: &impl BuildHasher, key: &Q) -> u32 {
+    let hash = hasher.hash_one(key);
+    (hash ^ hash >> 32) as u32
 }
 
 impl<K, S: Default> Default for KeyedMutex<K, S> {

@@ -3,12 +3,16 @@
 use core::borrow::Borrow;
 use core::error::Error;
 use core::fmt;
+use core::future::Future;
 use core::hash::{BuildHasher, Hash};
+use core::pin::Pin;
+use core::task::{Context, Poll};
 
-use crate::claim::{Acquire, Claim, Claimed, Handle};
+use crate::claim::{Acquire, Claim, Handle};
 use crate::guard::Guard;
-use crate::mutex::KeyedMutex;
-use crate::table::{Kind, STOPPED};
+use crate::mode::Mode;
+use crate::mutex::{KeyedMutex, hash};
+use crate::table::STOPPED;
 
 /// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key
 /// that failed, panicked or was dropped midway, or by one of the `stop` methods. The job, if there was one, was not
@@ -27,12 +31,51 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
-impl<H: Handle, const SHARED: bool> Claimed<H> for Result<Guard<H, SHARED>, Stopped> {
-    const KIND: Kind = Kind { shared: SHARED, stoppable: true };
+/// Whether the wait has come to its end, or was stopped.
+#[inline]
+pub(crate) fn admitted<H: Handle>(claim: Claim<H>) -> Result<Guard<H>, Stopped> {
+    if claim.place.node == STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
+}
+
+/// Waits for a key, as a ticket does that takes its place at the first poll.
+struct Turn<H: Handle>(Acquire<H, true>);
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Turn<H> {
+    type Output = Result<Guard<H>, Stopped>;
 
     #[inline]
-    fn claimed(claim: Claim<H>) -> Self {
-        if claim.place.node == STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(admitted)
+    }
+}
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
+    /// See [`KeyedMutex::run`].
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]
+    pub async fn run<T>(self, key: H::Key, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
+        let output; // out here, so that it is not leaked if unlocking panics
+        {
+            let _guard = Turn(Acquire::new(self, key)).await?;
+            output = job().await;
+        }
+        Ok(output)
+    }
+
+    /// See [`KeyedMutex::run_or_stop`].
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`], or the error of the closure.
+    pub async fn run_or_stop<T, E>(
+        self,
+        key: H::Key,
+        job: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, Stopped> {
+        let guard = Turn(Acquire::new(self, key)).await?;
+        Ok(guard.run_or_stop(job).await)
     }
 }
 
@@ -67,13 +110,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(receipt, Ok("charged once"));
     /// # });
     /// ```
-    pub async fn run<T>(&self, key: K, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        let output; // out here, so that it is not leaked if unlocking panics
-        {
-            let _guard = Acquire::<_, _, Result<Guard<_>, Stopped>>::new(self, key).await?;
-            output = job().await;
-        }
-        Ok(output)
+    pub fn run<T>(&self, key: K, job: impl AsyncFnOnce() -> T) -> impl Future<Output = Result<T, Stopped>> {
+        self.exclusive().run(key, job)
     }
 
     /// Runs a closure while holding the key exclusively. Unless it returns `Ok`, the waiters behind it are stopped.
@@ -119,13 +157,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("transaction", "abort on error"))]
-    pub async fn run_or_stop<T, E>(
+    pub fn run_or_stop<T, E>(
         &self,
         key: K,
         job: impl AsyncFnOnce() -> Result<T, E>,
-    ) -> Result<Result<T, E>, Stopped> {
-        let guard = Acquire::<_, _, Result<Guard<_>, Stopped>>::new(self, key).await?;
-        Ok(guard.run_or_stop(job).await)
+    ) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
+        self.exclusive().run_or_stop(key, job)
     }
 
     /// Stops the jobs and tickets that wait for a key, and returns how many it stopped.
@@ -156,7 +193,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        let hash = self.hash(key);
+        let hash = hash(&self.hasher, key);
         self.shards.of(hash).stop(hash, &mut |slot| slot.key.borrow() == key)
     }
 }

@@ -3,24 +3,17 @@
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 
-use crate::claim::{Claim, Claimed, Handle, Mutex, poll_claim};
+use crate::claim::{Claim, Handle, poll_claim};
 use crate::guard::Guard;
-use crate::hash::RandomState;
-use crate::mutex::{Borrowed, KeyedMutex};
-use crate::run::Stopped;
-use crate::table::KeyState;
+use crate::lock::ways_to_wait;
+use crate::mode::{Borrowed, Mode};
+use crate::mutex::KeyedMutex;
+use crate::run::{Stopped, admitted};
+use crate::table::{GRANTED, KeyState, STOPPED};
 
-/// A place in the queue of a key. [`Ticket`] and its three siblings are aliases of this type.
-///
-/// `H` is how it refers to the mutex: by a [borrow](crate::Borrowed), or by an `Arc`. With `SHARED`, it waits for a
-/// shared lock.
-#[derive(Debug)]
-#[must_use = "a ticket that is dropped gives up its place in the queue"]
-pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
-
-/// A place in the queue for an exclusive lock of a key of a borrowed [`KeyedMutex`], taken when the ticket was made.
+/// A place in the queue of a key, taken when the ticket was made. It waits in the same ways as a [`Lock`](crate::Lock).
 ///
 /// Run a closure with it, or await it for a guard; it returns [`Stopped`] if the queue was
 /// [stopped](KeyedMutex#stopping) while it waited. A timeout around the ticket limits the wait only, and so does a
@@ -47,30 +40,11 @@ pub struct Queued<H: Handle, const SHARED: bool = false>(Option<Claim<H>>);
 /// # Panics
 ///
 /// Polling a ticket after completion panics.
-pub type Ticket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>>;
+#[derive(Debug)]
+#[must_use = "a ticket that is dropped gives up its place in the queue"]
+pub struct Ticket<H: Handle>(Option<Claim<H>>);
 
-/// A place in the queue for a shared lock of a key of a borrowed [`KeyedMutex`]; otherwise like [`Ticket`].
-///
-/// A `run_or_stop` before it that fails stops it, too. To read anyway, take a new ticket, which queues at the end.
-pub type SharedTicket<'a, K, S = RandomState> = Queued<Borrowed<'a, K, S>, true>;
-
-/// Takes a place, if `admit` returns `true`. The ticket has no waker until it is polled.
-pub(crate) fn ticket<H: Handle<Key: Eq>, const SHARED: bool>(
-    mutex: impl Mutex<H>,
-    key: H::Key,
-    admit: impl FnOnce(KeyState) -> bool,
-) -> Option<Queued<H, SHARED>> {
-    let kind = <Result<Guard<H, SHARED>, Stopped>>::KIND;
-    let claim = Claim::new(mutex.find(&key), kind, key, admit, || Some(Waker::noop().clone()));
-    claim.map(|claim| Queued(Some(claim)))
-}
-
-/// Takes a place unconditionally.
-pub(crate) fn queue<H: Handle<Key: Eq>, const SHARED: bool>(mutex: impl Mutex<H>, key: H::Key) -> Queued<H, SHARED> {
-    ticket(mutex, key, |_| true).expect("every ticket is admitted")
-}
-
-impl<H: Handle, const SHARED: bool> Queued<H, SHARED> {
+impl<H: Handle> Ticket<H> {
     /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run`] does.
     ///
     /// # Errors
@@ -85,9 +59,7 @@ impl<H: Handle, const SHARED: bool> Queued<H, SHARED> {
         }
         Ok(output)
     }
-}
 
-impl<H: Handle> Queued<H> {
     /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run_or_stop`] does.
     ///
     /// # Errors
@@ -96,16 +68,42 @@ impl<H: Handle> Queued<H> {
     pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<Result<T, E>, Stopped> {
         Ok(self.await?.run_or_stop(job).await)
     }
+
+    /// Returns `true` if the key has been granted to the ticket, whether or not it has been polled since.
+    #[must_use]
+    pub fn is_granted(&self) -> bool {
+        self.0.as_ref().is_some_and(|Claim { handle, place }| match place.node {
+            GRANTED => true,
+            STOPPED => false,
+            node => handle.shard(place.hash).with(|shard| shard.nodes.is_granted(node)),
+        })
+    }
 }
 
 /// Nothing in it is ever pinned.
-impl<H: Handle, const SHARED: bool> Unpin for Queued<H, SHARED> {}
+impl<H: Handle> Unpin for Ticket<H> {}
 
-impl<H: Handle, const SHARED: bool> Future for Queued<H, SHARED> {
-    type Output = Result<Guard<H, SHARED>, Stopped>;
+impl<H: Handle> Future for Ticket<H> {
+    type Output = Result<Guard<H>, Stopped>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        poll_claim(&mut self.0, context)
+        Poll::Ready(admitted(ready!(poll_claim(&mut self.0, context))))
+    }
+}
+
+ways_to_wait!(Ticket, Result<Guard<H>, Stopped>);
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
+    /// See [`KeyedMutex::ticket`].
+    pub fn ticket(self, key: H::Key) -> Ticket<H> {
+        self.ticket_if(key, |_| true).expect("every ticket is admitted")
+    }
+
+    /// See [`KeyedMutex::ticket_if`]. `now.waiting` counts shared and exclusive waiters together.
+    #[must_use = "a ticket that is dropped gives up its place in the queue"]
+    pub fn ticket_if(self, key: H::Key, admit: impl FnOnce(KeyState) -> bool) -> Option<Ticket<H>> {
+        // It has no waker until it is polled.
+        Claim::new(self, true, key, admit, || Some(Waker::noop().clone())).map(|claim| Ticket(Some(claim)))
     }
 }
 
@@ -126,15 +124,15 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     ///
     /// # smol::block_on(async {
     /// let mutex = Arc::new(KeyedMutex::new());
-    /// let (first, second) = (mutex.ticket_arc("alice"), mutex.ticket_arc("alice"));
+    /// let (first, second) = (mutex.arc().ticket("alice"), mutex.arc().ticket("alice"));
     /// let work = smol::spawn(second.run(async || "runs second"));
     /// assert_eq!(first.run(async || "runs first").await, Ok("runs first"));
     /// assert_eq!(work.await, Ok("runs second"));
     /// # });
     /// ```
     #[doc(alias("enqueue"))]
-    pub fn ticket(&self, key: K) -> Ticket<'_, K, S> {
-        queue(self, key)
+    pub fn ticket(&self, key: K) -> Ticket<Borrowed<'_, K, S>> {
+        self.exclusive().ticket(key)
     }
 
     /// Takes a place in the queue of a key if `admit` returns `true` for the key's [state](KeyState), and returns
@@ -157,34 +155,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
     #[doc(alias("limit", "admission", "max_pending", "backpressure"))]
-    pub fn ticket_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<Ticket<'_, K, S>> {
-        ticket(self, key, admit)
-    }
-
-    /// Like [`ticket`](Self::ticket), for a shared lock.
-    ///
-    /// **If the key can be shared at once, the ticket holds it at once**, before it is polled: await or drop it soon.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use async_mutex_lite::KeyedMutex;
-    ///
-    /// # smol::block_on(async {
-    /// let mutex = KeyedMutex::new();
-    /// let (writer, reader) = (mutex.ticket("page"), mutex.ticket_shared("page"));
-    /// assert_eq!(writer.run(async || "written first").await, Ok("written first"));
-    /// assert_eq!(reader.run(async || "read after that").await, Ok("read after that"));
-    /// # });
-    /// ```
-    pub fn ticket_shared(&self, key: K) -> SharedTicket<'_, K, S> {
-        queue(self, key)
-    }
-
-    /// Like [`ticket_if`](Self::ticket_if), for a shared lock: `|now| now.waiting < 20` admits any number of holders,
-    /// and at most 20 waiters, shared and exclusive ones together.
-    #[must_use = "a ticket that is dropped gives up its place in the queue"]
-    pub fn ticket_shared_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<SharedTicket<'_, K, S>> {
-        ticket(self, key, admit)
+    pub fn ticket_if(&self, key: K, admit: impl FnOnce(KeyState) -> bool) -> Option<Ticket<Borrowed<'_, K, S>>> {
+        self.exclusive().ticket_if(key, admit)
     }
 }

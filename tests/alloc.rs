@@ -61,12 +61,12 @@ fn locking_a_free_key_allocates_nothing() {
         for key in 0..1000 {
             assert!(once(mutex.lock(key)).is_ready());
             assert!(mutex.try_lock(key).is_some());
-            assert!(once(mutex.lock_arc(key)).is_ready());
+            assert!(once(mutex.arc().lock(key)).is_ready());
             assert!(once(mutex.run(key, async || ())).is_ready());
             assert!(once(mutex.run_or_stop(key, async || Ok::<_, ()>(()))).is_ready());
             assert!(once(mutex.ticket(key)).is_ready());
             #[cfg(feature = "std")]
-            drop(mutex.lock_blocking(key));
+            drop(mutex.lock(key).wait());
         }
     });
     goal("allocations, nobody waiting", "0", info.count_total as f64, 0.0);
@@ -326,12 +326,12 @@ fn futures_are_small() {
     goal("bytes of the future of `lock`, u64", "under 200", size as f64, 199.0);
     // Three keys and the places for them, and no second time.
     let mutex = Arc::new(KeyedMutex::<u64>::new());
-    let size = size_of_val(&mutex.lock_many_arc([1, 2, 3]));
+    let size = size_of_val(&mutex.arc().lock_many([1, 2, 3]));
     goal("bytes of the future of `lock_many_arc`, three u64 keys", "at most 360", size as f64, 360.0);
     for (what, size) in [
         ("the future of `lock_many`, three u64 keys", size_of_val(&mutex.lock_many([1, 2, 3]))),
-        ("the future of `lock_unless` with an empty signal", size_of_val(&mutex.lock_unless(1, async {}))),
-        ("the future of `lock_arc_unless`, the same", size_of_val(&mutex.lock_arc_unless(1, async {}))),
+        ("the future of `lock_unless` with an empty signal", size_of_val(&mutex.lock(1).unless(async {}))),
+        ("the future of `lock_arc_unless`, the same", size_of_val(&mutex.arc().lock(1).unless(async {}))),
         ("the future of `lock`, String", size_of_val(&names.lock(String::new()))),
         ("the future of `run` of an empty task, u64", size_of_val(&numbers.run(0, async || ()))),
         ("a ticket, u64", size_of_val(&numbers.ticket(0))),

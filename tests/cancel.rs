@@ -16,7 +16,7 @@ type Make = fn(&Mutex) -> Hand<'_, ()>;
 fn kinds() -> Vec<(&'static str, Make)> {
     vec![
         ("lock", |m| hand(async { drop(m.lock("key").await) })),
-        ("lock_arc", |m| hand(async { drop(m.lock_arc("key").await) })),
+        ("lock_arc", |m| hand(async { drop(m.arc().lock("key").await) })),
         ("run", |m| {
             hand(async {
                 let _ = m.run("key", async || ()).await;
@@ -28,15 +28,15 @@ fn kinds() -> Vec<(&'static str, Make)> {
             })
         }),
         ("ticket", |m| hand(async { drop(m.ticket("key").await.unwrap()) })),
-        ("ticket_arc", |m| hand(async { drop(m.ticket_arc("key").await.unwrap()) })),
+        ("ticket_arc", |m| hand(async { drop(m.arc().ticket("key").await.unwrap()) })),
         ("ticket.run", |m| {
             hand(async {
                 let _ = m.ticket("key").run(async || ()).await;
             })
         }),
-        ("lock_unless", |m| hand(async { drop(m.lock_unless("key", pending::<()>()).await) })),
+        ("lock_unless", |m| hand(async { drop(m.lock("key").unless(pending::<()>()).await) })),
         ("lock_many", |m| hand(async { drop(m.lock_many(["key"]).await) })),
-        ("lock_many_arc", |m| hand(async { drop(m.lock_many_arc(["key"]).await) })),
+        ("lock_many_arc", |m| hand(async { drop(m.arc().lock_many(["key"]).await) })),
     ]
 }
 
@@ -49,7 +49,7 @@ fn a_future_that_was_never_polled_has_done_nothing() {
         drop(future);
         let guard = mutex.try_lock("key");
         let future = make(&mutex);
-        assert_eq!(mutex.waiting("key"), 0, "{name}");
+        assert_eq!(mutex.state("key").waiting, 0, "{name}");
         drop(future);
         drop(guard);
         assert!(mutex.is_empty(), "{name}");
@@ -65,7 +65,7 @@ fn a_waiter_that_is_dropped_leaves_the_others_their_order() {
             let mut queue: Vec<_> = (0..5).map(|_| make(&mutex)).collect();
             queue.iter_mut().for_each(Hand::pending);
             drop(queue.remove(gone));
-            assert_eq!(mutex.waiting("key"), 4, "{name}");
+            assert_eq!(mutex.state("key").waiting, 4, "{name}");
             drop(guard);
             for next in 0..4 {
                 let wakes: Vec<_> = queue.iter().map(Hand::wakes).collect();
@@ -220,9 +220,9 @@ fn a_wait_for_several_keys_that_is_dropped_half_way_frees_what_it_had() {
     let mutex = KeyedMutex::<_>::new();
     let guard = now(mutex.lock("b"));
     let half_way = waiting(mutex.lock_many(["c", "a", "b"]));
-    assert_eq!((mutex.is_locked("a"), mutex.waiting("b"), mutex.is_locked("c")), (true, 1, false));
+    assert_eq!((mutex.is_locked("a"), mutex.state("b").waiting, mutex.is_locked("c")), (true, 1, false));
     drop(half_way);
-    assert_eq!((mutex.is_locked("a"), mutex.waiting("b")), (false, 0));
+    assert_eq!((mutex.is_locked("a"), mutex.state("b").waiting), (false, 0));
     drop(guard);
     assert!(mutex.is_empty());
 }

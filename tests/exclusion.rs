@@ -23,8 +23,8 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
     }
     #[cfg(feature = "std")]
     let blocking: [(&str, Hold); 2] = [
-        ("lock_blocking", |mutex| Box::new(leak(mutex).lock_blocking("key"))),
-        ("lock_arc_blocking", |mutex| Box::new(mutex.lock_arc_blocking("key"))),
+        ("lock_blocking", |mutex| Box::new(leak(mutex).lock("key").wait())),
+        ("lock_arc_blocking", |mutex| Box::new(mutex.arc().lock("key").wait())),
     ];
     #[cfg(not(feature = "std"))]
     let blocking: [(&str, Hold); 0] = [];
@@ -35,9 +35,9 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
     }
     let ways: Vec<(&str, Hold)> = vec![
         ("lock", |mutex| Box::new(now(leak(mutex).lock("key")))),
-        ("lock_arc", |mutex| Box::new(now(mutex.lock_arc("key")))),
+        ("lock_arc", |mutex| Box::new(now(mutex.arc().lock("key")))),
         ("try_lock", |mutex| Box::new(leak(mutex).try_lock("key").unwrap())),
-        ("try_lock_arc", |mutex| Box::new(mutex.try_lock_arc("key").unwrap())),
+        ("try_lock_arc", |mutex| Box::new(mutex.arc().try_lock("key").unwrap())),
         ("run", |mutex| {
             let mutex = leak(mutex);
             running(async { mutex.run("key", async || pending().await).await.unwrap() })
@@ -49,10 +49,10 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
             })
         }),
         ("ticket", |mutex| Box::new(leak(mutex).ticket("key"))),
-        ("ticket_arc", |mutex| Box::new(now(mutex.ticket_arc("key")).unwrap())),
+        ("ticket_arc", |mutex| Box::new(now(mutex.arc().ticket("key")).unwrap())),
         ("lock_many", |mutex| Box::new(now(leak(mutex).lock_many(["key", "other"])))),
-        ("lock_many_arc", |mutex| Box::new(now(mutex.lock_many_arc(["key"])))),
-        ("lock_unless", |mutex| Box::new(now(leak(mutex).lock_unless("key", pending::<()>())).unwrap())),
+        ("lock_many_arc", |mutex| Box::new(now(mutex.arc().lock_many(["key"])))),
+        ("lock_unless", |mutex| Box::new(now(leak(mutex).lock("key").unless(pending::<()>())).unwrap())),
     ];
     ways.into_iter().chain(blocking).collect()
 }
@@ -61,7 +61,7 @@ fn ways_to_hold() -> Vec<(&'static str, Hold)> {
 fn ways_to_wait(mutex: &Mutex) -> Vec<(&'static str, Wait<'_>)> {
     vec![
         ("lock", Box::pin(async { drop(mutex.lock("key").await) })),
-        ("lock_arc", Box::pin(async { drop(mutex.lock_arc("key").await) })),
+        ("lock_arc", Box::pin(async { drop(mutex.arc().lock("key").await) })),
         // (A `run_or_stop` that is dropped while it holds the key stops these two: it is still their turn.)
         (
             "run",
@@ -76,10 +76,10 @@ fn ways_to_wait(mutex: &Mutex) -> Vec<(&'static str, Wait<'_>)> {
             }),
         ),
         ("ticket", Box::pin(async { drop(mutex.ticket("key").await) })),
-        ("ticket_arc", Box::pin(async { drop(mutex.ticket_arc("key").await) })),
+        ("ticket_arc", Box::pin(async { drop(mutex.arc().ticket("key").await) })),
         ("lock_many", Box::pin(async { drop(mutex.lock_many(["key"]).await) })),
-        ("lock_many_arc", Box::pin(async { drop(mutex.lock_many_arc(["key"]).await) })),
-        ("lock_unless", Box::pin(async { drop(mutex.lock_unless("key", pending::<()>()).await) })),
+        ("lock_many_arc", Box::pin(async { drop(mutex.arc().lock_many(["key"]).await) })),
+        ("lock_unless", Box::pin(async { drop(mutex.lock("key").unless(pending::<()>()).await) })),
     ]
 }
 
@@ -89,13 +89,13 @@ fn whatever_holds_a_key_keeps_everybody_else_out() {
         let mutex = Mutex::default();
         let held = hold(&mutex);
         assert!(mutex.try_lock("key").is_none(), "{holder} lets try_lock in");
-        assert!(mutex.try_lock_arc("key").is_none(), "{holder} lets try_lock_arc in");
+        assert!(mutex.arc().try_lock("key").is_none(), "{holder} lets try_lock_arc in");
         assert!(mutex.ticket_if("key", |now| now.holders == 0).is_none(), "{holder} lets ticket_if in");
         let mut waiters: Vec<_> = ways_to_wait(&mutex).into_iter().map(|(name, wait)| (name, hand(wait))).collect();
         for (waiter, future) in &mut waiters {
             assert!(future.poll().is_pending(), "{holder} lets {waiter} in");
         }
-        assert_eq!(mutex.waiting("key"), waiters.len());
+        assert_eq!(mutex.state("key").waiting, waiters.len());
         drop(held);
         for (waiter, future) in &mut waiters {
             assert!(future.poll().is_ready(), "{waiter} does not get the key after {holder}");
@@ -110,9 +110,9 @@ fn a_blocked_thread_waits_for_a_task_and_a_task_for_a_blocked_thread() {
     let mutex = Mutex::default();
     let guard = now(mutex.lock("key"));
     std::thread::scope(|scope| {
-        let blocked = scope.spawn(|| drop(mutex.lock_blocking("key")));
-        let blocked_arc = scope.spawn(|| drop(mutex.lock_arc_blocking("key")));
-        while mutex.waiting("key") < 2 {
+        let blocked = scope.spawn(|| drop(mutex.lock("key").wait()));
+        let blocked_arc = scope.spawn(|| drop(mutex.arc().lock("key").wait()));
+        while mutex.state("key").waiting < 2 {
             std::thread::yield_now();
         }
         assert!(!blocked.is_finished() && !blocked_arc.is_finished());
@@ -166,7 +166,7 @@ fn a_forgotten_guard_locks_its_own_key_for_ever_and_no_other() {
     }
     waiter.pending();
     drop(waiter);
-    assert_eq!((mutex.len(), mutex.waiting("lost")), (1, 0));
+    assert_eq!((mutex.len(), mutex.state("lost").waiting), (1, 0));
 }
 
 #[test]

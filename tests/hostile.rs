@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::{RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc};
+use async_mutex_lite::{Guard, KeyedMutex};
 use common::{Hand, OneHash, now, waiting};
 
 thread_local! {
@@ -123,20 +123,20 @@ fn a_panic_in_hash_or_eq_changes_nothing() {
         let calls: [&dyn Fn(); 12] = [
             &|| drop(mutex.try_lock(Key(1))),
             &|| drop(mutex.try_lock(Key(2))),
-            &|| drop(mutex.try_lock_arc(Key(2))),
-            &|| drop(waiting(mutex.lock_arc(Key(1)))),
+            &|| drop(mutex.arc().try_lock(Key(2))),
+            &|| drop(waiting(mutex.arc().lock(Key(1)))),
             &|| drop(waiting(mutex.lock(Key(1)))),
             &|| drop(now(mutex.lock(Key(2)))),
             &|| drop(waiting(mutex.run(Key(1), async || ()))),
             &|| drop(mutex.ticket(Key(1))),
             &|| drop(mutex.ticket_if(Key(2), |_| false)),
             &|| assert!(mutex.is_locked(&Key(2))),
-            &|| assert_eq!(mutex.waiting(&Key(1)), 0),
+            &|| assert_eq!(mutex.state(&Key(1)).waiting, 0),
             &|| assert_eq!(mutex.stop(&Key(1)), 1),
         ];
         for (n, call) in calls.iter().enumerate() {
             assert_eq!(with_mischief(what, call), Err(what), "call {n}");
-            assert_eq!((mutex.len(), mutex.waiting(&Key(1))), (1, 1), "call {n}");
+            assert_eq!((mutex.len(), mutex.state(&Key(1)).waiting), (1, 1), "call {n}");
         }
         drop(guard);
         drop(queued.ready());
@@ -159,7 +159,7 @@ fn a_panic_in_the_drop_of_a_key_leaves_its_queue_in_order() {
     assert_eq!(with_mischief(panic, || drop(waiting(mutex.run(Key(1), async || ())))), Err(panic));
     assert_eq!(with_mischief(panic, || drop(mutex.ticket(Key(1)))), Err(panic));
     assert_eq!(with_mischief(panic, || drop(mutex.try_lock(Key(1)))), Err(panic));
-    assert_eq!(mutex.waiting(&Key(1)), 1);
+    assert_eq!(mutex.state(&Key(1)).waiting, 1);
     drop(guard);
     drop(queued.ready());
     works(&mutex);
@@ -205,7 +205,7 @@ fn a_key_may_use_the_mutex_when_it_is_hashed_or_dropped() {
             let mut queued = waiting(ELSEWHERE.lock(Key(1)));
             with_mischief(what, || drop(waiting(ELSEWHERE.lock(Key(1))))).unwrap();
             with_mischief(what, || drop(ELSEWHERE.try_lock(Key(1)))).unwrap();
-            assert_eq!(ELSEWHERE.waiting(&Key(1)), 1);
+            assert_eq!(ELSEWHERE.state(&Key(1)).waiting, 1);
             drop(guard);
             with_mischief(what, || drop(queued.ready())).unwrap();
             works(&ELSEWHERE);
@@ -221,7 +221,7 @@ fn a_panic_in_an_admission_changes_nothing() {
     works(&mutex);
     let guard = now(mutex.lock(Key(1)));
     assert!(catch_unwind(AssertUnwindSafe(|| mutex.ticket_if(Key(1), admit))).is_err());
-    assert_eq!(mutex.waiting(&Key(1)), 0);
+    assert_eq!(mutex.state(&Key(1)).waiting, 0);
     drop(guard);
     works(&mutex);
 }
@@ -335,7 +335,7 @@ fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
             }
             "cancelled" => {
                 assert!(catch_unwind(AssertUnwindSafe(|| drop(first))).is_err());
-                assert_eq!(mutex.waiting(&Key(1)), 1);
+                assert_eq!(mutex.state(&Key(1)).waiting, 1);
                 drop(guard);
             }
             _ => {
@@ -355,11 +355,11 @@ fn a_panic_in_the_clone_or_drop_of_a_waker_leaves_the_queue_in_order() {
 fn a_key_that_panics_when_it_is_dropped_takes_no_share_with_it() {
     let mutex = KeyedMutex::<_>::new();
     for wait in [false, true] {
-        let first = mutex.try_lock_shared(Key(1)).unwrap();
+        let first = mutex.shared().try_lock(Key(1)).unwrap();
         let key = Key(1); // is dropped when the share is had, since the table has one
         let second = with_mischief(Mischief::PanicInDrop, || match wait {
-            false => drop(mutex.try_lock_shared(key)),
-            true => drop(now(mutex.lock_shared(key))),
+            false => drop(mutex.shared().try_lock(key)),
+            true => drop(now(mutex.shared().lock(key))),
         });
         assert!(second.is_err());
         drop(first);
@@ -375,7 +375,7 @@ fn many_wakers_that_panic_need_no_more_stack_than_one() {
         let mutex = KeyedMutex::<u32>::new();
         let guard = mutex.try_lock(1);
         let waker = Waker::from(odd(|| resume_unwind(Box::new("in wake"))));
-        let mut queue: Vec<_> = (0..MANY).map(|_| common::hand(mutex.lock_shared(1))).collect();
+        let mut queue: Vec<_> = (0..MANY).map(|_| common::hand(mutex.shared().lock(1))).collect();
         queue.iter_mut().for_each(|waits| assert!(waits.poll_with(&waker).is_pending()));
         assert!(catch_unwind(AssertUnwindSafe(|| drop(guard))).is_err());
         queue.iter_mut().for_each(|waits| drop(waits.ready()));
@@ -464,10 +464,10 @@ fn a_blocked_thread_is_let_in_though_the_one_before_it_panics() {
     thread::scope(|scope| {
         let guard = mutex.try_lock(1).unwrap();
         let blocked = scope.spawn(|| {
-            let _guard = mutex.lock_blocking(1);
+            let _guard = mutex.lock(1).wait();
             entered.store(true, SeqCst);
         });
-        while mutex.waiting(&1) == 0 {
+        while mutex.state(&1).waiting == 0 {
             thread::yield_now();
         }
         let _ = catch_unwind(AssertUnwindSafe(move || {
@@ -486,13 +486,13 @@ fn keys_can_be_locked_and_unlocked_when_the_thread_locals_are_gone() {
     static DONE: AtomicUsize = AtomicUsize::new(0);
 
     /// Dropped as one of the last thread-locals of its thread: it was made first.
-    struct AtExit(RefCell<Option<KeyedMutexGuardArc<u32>>>);
+    struct AtExit(RefCell<Option<Guard<Arc<KeyedMutex<u32>>>>>);
 
     impl Drop for AtExit {
         fn drop(&mut self) {
             drop(self.0.take());
             drop(MUTEX.try_lock(1));
-            drop(MUTEX.lock_blocking(2)); // blocks: the main thread has it
+            drop(MUTEX.lock(2).wait()); // blocks: the main thread has it
             let blocker = MUTEX.try_lock(6);
             mem::drop(waiting(MUTEX.lock(6))); // finds no spare waker of ours, and cannot leave one
             drop(blocker);
@@ -507,14 +507,14 @@ fn keys_can_be_locked_and_unlocked_when_the_thread_locals_are_gone() {
     let exits = {
         let shared = shared.clone();
         thread::spawn(move || {
-            AT_EXIT.with(|at_exit| *at_exit.0.borrow_mut() = shared.try_lock_arc(3));
+            AT_EXIT.with(|at_exit| *at_exit.0.borrow_mut() = shared.arc().try_lock(3));
             drop(smol::block_on(shared.lock(4))); // makes the thread-locals of the crates below
             let blocker = shared.try_lock(5).unwrap();
             mem::drop(waiting(shared.lock(5)));
             drop(blocker);
         })
     };
-    while MUTEX.waiting(&2) == 0 {
+    while MUTEX.state(&2).waiting == 0 {
         thread::yield_now();
     }
     drop(held);
@@ -536,9 +536,12 @@ fn the_output_of_a_job_is_not_leaked_if_unlocking_its_key_panics() {
         ("run", common::hand(async { mutex.run(1, job).await.is_ok() })),
         ("run_or_stop", common::hand(async { mutex.run_or_stop(1, fallible).await.is_ok() })),
         ("run of a ticket", common::hand(async { mutex.ticket(1).run(job).await.is_ok() })),
-        ("run of a shared ticket", common::hand(async { mutex.ticket_shared(1).run(job).await.is_ok() })),
-        ("run_or_stop of a ticket", common::hand(async { mutex.ticket_arc(1).run_or_stop(fallible).await.is_ok() })),
-        ("run_or_stop of a guard", common::hand(async { mutex.lock_arc(1).await.run_or_stop(fallible).await.is_ok() })),
+        ("run of a shared ticket", common::hand(async { mutex.shared().ticket(1).run(job).await.is_ok() })),
+        ("run_or_stop of a ticket", common::hand(async { mutex.arc().ticket(1).run_or_stop(fallible).await.is_ok() })),
+        (
+            "run_or_stop of a guard",
+            common::hand(async { mutex.arc().lock(1).await.run_or_stop(fallible).await.is_ok() }),
+        ),
     ];
     for (what, mut job) in jobs {
         let guard = mutex.try_lock(1);
@@ -566,7 +569,7 @@ fn the_output_of_a_signal_is_not_leaked_if_giving_up_the_place_panics() {
         true => std::task::Poll::Ready(Counted(alive.clone())),
         false => std::task::Poll::Pending,
     });
-    let mut lock = common::hand(async { mutex.lock_unless(1, signal).await.is_ok() });
+    let mut lock = common::hand(async { mutex.lock(1).unless(signal).await.is_ok() });
     let waker = raw::waker();
     assert!(lock.poll_with(&waker).is_pending());
     ready.set(true);
@@ -591,7 +594,7 @@ fn all_keys_behind_one_guard_or_future_are_unlocked_though_several_wakers_panic(
     }
     for what in [What::Guard, What::Waiting, What::Granted] {
         let blocker = (what != What::Guard).then(|| mutex.try_lock(9).unwrap());
-        let mut many = common::hand(mutex.lock_many_arc([1, 2, 3, 4, 9]));
+        let mut many = common::hand(mutex.arc().lock_many([1, 2, 3, 4, 9]));
         let guards = if blocker.is_none() {
             Some(many.ready())
         } else {
@@ -628,7 +631,7 @@ fn the_payloads_of_panics_that_are_caught_are_dropped() {
     let alive = Arc::new(());
     for again in [false, true] {
         let guard = mutex.try_lock(1);
-        let mut readers: Vec<_> = (0..100).map(|_| common::hand(mutex.lock_shared(1))).collect();
+        let mut readers: Vec<_> = (0..100).map(|_| common::hand(mutex.shared().lock(1))).collect();
         for (number, reader) in readers.iter_mut().enumerate() {
             let payload = alive.clone();
             let waker = odd(move || resume_unwind(Box::new(Payload(payload.clone(), again && number > 0))));

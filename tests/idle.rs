@@ -30,11 +30,11 @@ fn it_is_told_when_the_last_of_the_queue_has_gone_and_not_before() {
     let mutex = Arc::new(KeyedMutex::<&str>::new());
     let guard = mutex.try_lock("key");
     let mut queued = waiting(mutex.lock("key"));
-    let ticket = mutex.ticket_arc("key");
+    let ticket = mutex.arc().ticket("key");
     let mut watchers: Vec<_> = (0..3).map(|_| waiting(mutex.idle("key"))).collect();
     watchers.push(waiting(mutex.all_idle()));
     let told = |watchers: &[Hand<'_, ()>]| watchers.iter().map(Hand::wakes).collect::<Vec<_>>();
-    assert_eq!((mutex.len(), mutex.waiting("key")), (1, 2), "they take no place");
+    assert_eq!((mutex.len(), mutex.state("key").waiting), (1, 2), "they take no place");
     drop(guard);
     let guard = queued.ready();
     watchers.iter_mut().for_each(Hand::pending);

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker};
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc, Stopped};
+use async_mutex_lite::{KeyedMutex, Stopped};
 use loom::future::block_on;
 use loom::sync::Arc as LoomArc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -45,7 +45,7 @@ impl Hasher for Fixed {
 }
 
 type Mutex = KeyedMutex<u8, Fixed>;
-type Guard = KeyedMutexGuardArc<u8, Fixed>;
+type Guard = async_mutex_lite::Guard<Arc<KeyedMutex<u8, Fixed>>>;
 
 /// Counts entries without a lock of its own. Loads are relaxed, so an entry is lost if two are inside at
 /// a time, and also if the key's hand-over does not make the one before visible.
@@ -78,7 +78,7 @@ struct World {
 
 impl World {
     fn held(&self) -> Guard {
-        self.mutex.try_lock_arc(1).expect("nobody else is there yet")
+        self.mutex.arc().try_lock(1).expect("nobody else is there yet")
     }
 
     /// Locks, waiting if necessary, and enters.
@@ -90,7 +90,7 @@ impl World {
 
     /// A future that waits.
     fn waiting(&self) -> Pin<Box<dyn Future<Output = Guard> + Send>> {
-        let mut lock = Box::pin(self.mutex.lock_arc(1));
+        let mut lock = Box::pin(self.mutex.arc().lock(1));
         assert!(poll(lock.as_mut()).is_pending());
         lock
     }
@@ -167,7 +167,7 @@ fn three_lockers_take_turns() {
 fn two_threads_that_block_take_turns() {
     check(None, |world| {
         let visit = |world: &World| {
-            let guard = world.mutex.lock_blocking(1);
+            let guard = world.mutex.lock(1).wait();
             world.cell.enter();
             drop(guard);
         };
@@ -303,7 +303,7 @@ fn the_last_unlock_and_a_newcomer_never_make_two_entries() {
         let other = world.spawn(move |_| drop(guard));
         let guard = block_on(world.mutex.lock(1));
         assert_eq!(world.mutex.len(), 1);
-        assert_eq!(world.mutex.waiting(&1), 0);
+        assert_eq!(world.mutex.state(&1).waiting, 0);
         world.cell.enter();
         drop(guard);
         join([other]);
@@ -344,7 +344,7 @@ struct Asks {
 impl Wake for Asks {
     fn wake(self: Arc<Self>) {
         if self.mutex.is_locked(&1) {
-            assert!(self.mutex.waiting(&1) <= 2 && self.mutex.len() <= 2);
+            assert!(self.mutex.state(&1).waiting <= 2 && self.mutex.len() <= 2);
         }
         drop(self.mutex.try_lock(2));
         self.waker.wake_by_ref();
@@ -449,7 +449,7 @@ fn look(world: &World) {
 fn two_who_share_and_one_who_does_not() {
     check(Some(4), |world| {
         let share = |world: &World| {
-            let share = block_on(world.mutex.lock_shared(1));
+            let share = block_on(world.mutex.shared().lock(1));
             look(world);
             drop(share);
         };
@@ -463,12 +463,12 @@ fn two_who_share_and_one_who_does_not() {
 #[test]
 fn a_writer_that_leaves_lets_those_behind_it_in() {
     check(Some(3), |world| {
-        let share = world.mutex.try_lock_shared(1).expect("nobody else is there yet");
+        let share = world.mutex.shared().try_lock(1).expect("nobody else is there yet");
         let writer = world.waiting();
-        let mut reader = pin!(world.mutex.lock_shared_arc(1));
+        let mut reader = pin!(world.mutex.arc().shared().lock(1));
         assert!(poll(reader.as_mut()).is_pending());
         let inner = world.clone();
-        let another = async move { drop(inner.mutex.lock_shared_arc(1).await) };
+        let another = async move { drop(inner.mutex.arc().shared().lock(1).await) };
         let others = [world.spawn(move |_| drop(writer)), world.spawn(move |_| block_on(another))];
         // The first share is kept until this one has come.
         drop(block_on(reader));
@@ -482,8 +482,8 @@ fn a_writer_that_leaves_lets_those_behind_it_in() {
 fn a_batch_is_let_in_against_a_newcomer_and_one_who_gives_up() {
     check(Some(4), |world| {
         let guard = world.held();
-        let mut first = Box::pin(world.mutex.lock_shared_arc(1));
-        let mut second = Box::pin(world.mutex.lock_shared_arc(1));
+        let mut first = Box::pin(world.mutex.arc().shared().lock(1));
+        let mut second = Box::pin(world.mutex.arc().shared().lock(1));
         assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
         let others = [world.spawn(move |_| drop(first)), world.spawn(World::visit)];
         drop(guard);
@@ -500,7 +500,7 @@ fn a_downgrade_lets_in_those_who_share_and_nobody_else() {
     check(Some(4), |world| {
         let guard = world.held();
         let reader = world.spawn(|world| {
-            let share = block_on(world.mutex.lock_shared(1));
+            let share = block_on(world.mutex.shared().lock(1));
             look(world);
             drop(share);
         });
@@ -517,10 +517,10 @@ fn a_downgrade_lets_in_those_who_share_and_nobody_else() {
 #[test]
 fn a_limit_of_two_is_kept_by_three() {
     check(Some(3), |world| {
-        let mutex: Arc<Mutex> = Arc::new(KeyedMutex::with_max_shared_and_hasher(2, Fixed::default()));
+        let mutex: Arc<Mutex> = Arc::new(KeyedMutex::with_hasher(Fixed::default()));
         let inside = LoomArc::new(AtomicUsize::new(0));
         let visit = move |mutex: &Mutex, inside: &AtomicUsize| {
-            let share = block_on(mutex.lock_shared(1));
+            let share = block_on(mutex.at_most(2).lock(1));
             assert!(inside.fetch_add(1, Relaxed) < 2, "three are inside");
             inside.fetch_sub(1, Relaxed);
             drop(share);
@@ -600,7 +600,7 @@ fn a_stop_reaches_those_that_wait_and_no_newcomer() {
 fn a_stop_against_the_drop_of_one_that_it_stops_leaves_nothing() {
     check(None, |world| {
         let guard = world.held();
-        let (polled, unpolled) = (world.mutex.ticket_arc(1), world.mutex.ticket_shared_arc(1));
+        let (polled, unpolled) = (world.mutex.arc().ticket(1), world.mutex.arc().shared().ticket(1));
         let mut polled = Box::pin(polled);
         assert!(poll(polled.as_mut()).is_pending());
         let others = [world.spawn(move |_| drop(polled)), world.spawn(move |_| drop(unpolled))];
@@ -615,7 +615,7 @@ fn a_stop_against_the_drop_of_one_that_it_stops_leaves_nothing() {
 fn a_stop_against_a_hand_over_stops_the_next_one_or_does_not() {
     check(None, |world| {
         let guard = world.held();
-        let ticket = world.mutex.ticket_arc(1);
+        let ticket = world.mutex.arc().ticket(1);
         let other = world.spawn(move |_| drop(guard));
         let stopped = world.mutex.stop_all();
         let ran = block_on(ticket.run(async || world.cell.enter())).is_ok();
@@ -629,7 +629,7 @@ fn a_stop_against_a_hand_over_stops_the_next_one_or_does_not() {
 fn two_stops_at_once_count_each_waiter_once() {
     check(None, |world| {
         let guard = world.held();
-        let tickets = [(); 3].map(|()| world.mutex.ticket_arc(1));
+        let tickets = [(); 3].map(|()| world.mutex.arc().ticket(1));
         let mutex = world.mutex.clone();
         let other = thread::spawn(move || mutex.stop(&1));
         let mine = world.mutex.stop_all();
@@ -658,7 +658,7 @@ fn two_stop_alls_at_once_wake_all_that_they_have_stopped() {
     check(None, |world| {
         let calls = Arc::new(Calls::default());
         let queued = || {
-            let mut ticket = Box::pin(world.mutex.ticket_arc(1));
+            let mut ticket = Box::pin(world.mutex.arc().ticket(1));
             let waits = ticket.as_mut().poll(&mut Context::from_waker(&calls.clone().into())).is_pending();
             (ticket, waits)
         };
@@ -677,10 +677,10 @@ fn two_stop_alls_at_once_wake_all_that_they_have_stopped() {
 #[test]
 fn a_stopped_writer_lets_the_readers_behind_it_in() {
     check(Some(4), |world| {
-        let share = world.mutex.try_lock_shared(1).expect("nobody else is there yet");
-        let writer = world.mutex.ticket_arc(1);
+        let share = world.mutex.shared().try_lock(1).expect("nobody else is there yet");
+        let writer = world.mutex.arc().ticket(1);
         let inner = world.clone();
-        let reader = async move { drop(inner.mutex.lock_shared_arc(1).await) };
+        let reader = async move { drop(inner.mutex.arc().shared().lock(1).await) };
         let others = [
             world.spawn(move |_| block_on(reader)),
             world.spawn(move |_| assert_eq!(block_on(writer.run(async || ())), Err(Stopped))),
@@ -746,7 +746,7 @@ fn stop_from_outside_says_truly_how_many_it_stopped() {
 #[test]
 fn a_ticket_that_has_the_key_passes_it_on_when_dropped() {
     check(None, |world| {
-        let ticket = world.mutex.ticket_arc(1);
+        let ticket = world.mutex.arc().ticket(1);
         let other = world.spawn(move |_| drop(ticket));
         world.visit();
         join([other]);
@@ -758,7 +758,7 @@ fn a_ticket_that_has_the_key_passes_it_on_when_dropped() {
 fn a_ticket_that_waits_may_be_dropped_against_an_unlock_and_a_newcomer() {
     check(None, |world| {
         let guard = world.held();
-        let ticket = world.mutex.ticket_arc(1);
+        let ticket = world.mutex.arc().ticket(1);
         let others = [world.spawn(move |_| drop(ticket)), world.spawn(World::visit)];
         drop(guard);
         join(others);
@@ -770,7 +770,7 @@ fn a_ticket_that_waits_may_be_dropped_against_an_unlock_and_a_newcomer() {
 fn a_ticket_that_was_polled_may_be_dropped_against_an_unlock_and_a_newcomer() {
     check(None, |world| {
         let guard = world.held();
-        let mut ticket = world.mutex.ticket_arc(1);
+        let mut ticket = world.mutex.arc().ticket(1);
         assert!(poll(Pin::new(&mut ticket)).is_pending());
         let others = [world.spawn(move |_| drop(ticket)), world.spawn(World::visit)];
         drop(guard);
@@ -783,7 +783,7 @@ fn a_ticket_that_was_polled_may_be_dropped_against_an_unlock_and_a_newcomer() {
 fn a_ticket_that_has_its_turn_passes_it_on_when_dropped() {
     check(Some(4), |world| {
         let guard = world.held();
-        let (ticket, next) = (world.mutex.ticket_arc(1), world.mutex.ticket_arc(1));
+        let (ticket, next) = (world.mutex.arc().ticket(1), world.mutex.arc().ticket(1));
         drop(guard);
         let others = [world.spawn(move |_| drop(ticket)), world.spawn(World::visit)];
         let guard = block_on(next);
@@ -832,11 +832,11 @@ fn admission_lets_in_no_more_than_it_says() {
         let admitted = Cell::default();
         let (mutex, count) = (world.mutex.clone(), admitted.clone());
         let other = thread::spawn(move || {
-            let ticket = mutex.ticket_arc_if(1, |now| now.waiting < 1);
+            let ticket = mutex.arc().ticket_if(1, |now| now.waiting < 1);
             count.0.fetch_add(usize::from(ticket.is_some()), Relaxed);
             ticket
         });
-        let ticket = world.mutex.ticket_arc_if(1, |now| now.waiting < 1);
+        let ticket = world.mutex.arc().ticket_if(1, |now| now.waiting < 1);
         admitted.0.fetch_add(usize::from(ticket.is_some()), Relaxed);
         let theirs = other.join().expect("a thread panicked");
         assert_eq!(admitted.0.load(Relaxed), 1);
@@ -852,7 +852,7 @@ fn the_order_of_arrival_is_the_order_of_service() {
         let guard = world.held();
         let take = |mutex: &Arc<Mutex>| {
             let mut place = 0;
-            let ticket = mutex.ticket_arc_if(1, |now| {
+            let ticket = mutex.arc().ticket_if(1, |now| {
                 place = now.waiting;
                 true
             });
@@ -933,6 +933,7 @@ const STEPS: [Step; 23] = [
 /// Two keys, a cell for each, and how often they must have been entered.
 #[derive(Clone)]
 struct Pair {
+    max: u32,
     mutex: Arc<Mutex>,
     cells: [Cell; 2],
     entries: [Arc<std::sync::atomic::AtomicUsize>; 2],
@@ -994,7 +995,9 @@ impl Pair {
                     self.see(block_on(ticket.run(async || self.enter(key))));
                 }
             }
-            Step::SharedTicket => self.see(block_on(self.mutex.ticket_shared(key).run(async || self.look(key)))),
+            Step::SharedTicket => {
+                self.see(block_on(self.mutex.at_most(self.max).ticket(key).run(async || self.look(key))))
+            }
             Step::Stop => _ = self.said.fetch_add(self.mutex.stop(&key), Relaxed),
             Step::StopAll => _ = self.said.fetch_add(self.mutex.stop_all(), Relaxed),
             Step::StopAndUnlock => block_on(self.mutex.lock(key)).stop(),
@@ -1010,11 +1013,11 @@ impl Pair {
                 }
             }
             Step::Share => {
-                let _share = block_on(self.mutex.lock_shared(key));
+                let _share = block_on(self.mutex.at_most(self.max).lock(key));
                 self.look(key);
             }
             Step::TryShare => {
-                if let Some(_share) = self.mutex.try_lock_shared(key) {
+                if let Some(_share) = self.mutex.at_most(self.max).try_lock(key) {
                     self.look(key);
                 }
             }
@@ -1025,7 +1028,7 @@ impl Pair {
                 self.look(key);
             }
             Step::GiveUpShare => {
-                let mut share = pin!(self.mutex.lock_shared(key));
+                let mut share = pin!(self.mutex.at_most(self.max).lock(key));
                 if let Poll::Ready(_share) = poll(share.as_mut()) {
                     self.look(key);
                 }
@@ -1061,10 +1064,10 @@ fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
         // Only a failure is of interest, and then the program is.
         let report = Report(format!("LOOM_SEED={seed} LOOM_PROGRAMS=1: {program:?}"));
         schedules += explore(Some(3), Some(SCHEDULES), move || {
-            let mutex = Arc::new(KeyedMutex::with_max_shared_and_hasher(max, Fixed::default()));
+            let mutex = Arc::new(KeyedMutex::with_hasher(Fixed::default()));
             let cells = [(); 2].map(|()| Cell::default());
             let (entries, said, seen) = Default::default();
-            let pair = Pair { mutex, cells, entries, said, seen };
+            let pair = Pair { mutex, max, cells, entries, said, seen };
             let [mine, others @ ..] = &program;
             let threads = others.clone().map(|steps| {
                 let pair = pair.clone();

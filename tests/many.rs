@@ -17,7 +17,7 @@ fn it_locks_each_key_once_whatever_their_order_and_number() {
     assert!(mutex.is_empty());
     let guards = now(mutex.lock_many([3, 1, 2, 3, 3, 1]));
     assert_eq!(mutex.len(), 3);
-    let owned = now(mutex.lock_many_arc(vec![9, 8, 9]));
+    let owned = now(mutex.arc().lock_many(vec![9, 8, 9]));
     assert_eq!(mutex.len(), 5);
     drop(guards);
     assert_eq!(mutex.len(), 2);
@@ -29,7 +29,7 @@ fn it_locks_each_key_once_whatever_their_order_and_number() {
 fn it_waits_for_each_key_in_turn_and_holds_none_that_comes_after() {
     let mutex = Arc::new(KeyedMutex::<u32>::new());
     let (two, four) = (now(mutex.lock(2)), now(mutex.lock(4)));
-    let mut many = waiting(mutex.lock_many_arc([5, 4, 3, 2, 1]));
+    let mut many = waiting(mutex.arc().lock_many([5, 4, 3, 2, 1]));
     let held = |key| mutex.is_locked(&key);
     assert_eq!([1, 2, 3, 4, 5].map(held), [true, true, false, true, false]);
     drop(two);
@@ -66,7 +66,7 @@ fn three_way_circles_on_four_threads_do_not_deadlock() {
                                 let _guards = mutex.lock_many(pair).await;
                                 enter();
                             } else {
-                                let _guards = mutex.lock_many_arc(pair).await;
+                                let _guards = mutex.arc().lock_many(pair).await;
                                 enter();
                             }
                         };

@@ -93,15 +93,18 @@ fn len_counts_busy_keys_and_waiting_counts_the_queue() {
     let guards: Vec<_> = (0..1000).map(|key| mutex.try_lock(key).unwrap()).collect();
     assert_eq!(mutex.len(), 1000);
     let queue: Vec<_> = (0..10).map(|_| waiting(mutex.lock(500))).collect();
-    let tickets: Vec<_> = (0..10).map(|_| mutex.ticket_arc(500)).collect();
-    assert_eq!((mutex.len(), mutex.waiting(&500), mutex.waiting(&501), mutex.waiting(&1000)), (1000, 20, 0, 0));
+    let tickets: Vec<_> = (0..10).map(|_| mutex.arc().ticket(500)).collect();
+    assert_eq!(
+        (mutex.len(), mutex.state(&500).waiting, mutex.state(&501).waiting, mutex.state(&1000).waiting),
+        (1000, 20, 0, 0)
+    );
     assert!(mutex.is_locked(&500) && mutex.is_locked(&501) && !mutex.is_locked(&1000));
     drop(guards);
-    assert_eq!((mutex.len(), mutex.waiting(&500)), (1, 19), "the first of the queue has the key now");
+    assert_eq!((mutex.len(), mutex.state(&500).waiting), (1, 19), "the first of the queue has the key now");
     drop(queue);
-    assert_eq!((mutex.len(), mutex.waiting(&500)), (1, 9));
+    assert_eq!((mutex.len(), mutex.state(&500).waiting), (1, 9));
     drop(tickets);
-    assert_eq!((mutex.len(), mutex.waiting(&500)), (0, 0));
+    assert_eq!((mutex.len(), mutex.state(&500).waiting), (0, 0));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::thread;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuard, KeyedMutexGuards, KeyedMutexSharedGuard};
+use async_mutex_lite::{Borrowed, Guard, Guards, KeyedMutex};
 use fastrand::Rng;
 use futures_lite::future::yield_now;
 
@@ -125,9 +125,9 @@ fn broken(what: &str) -> ! {
 #[allow(dead_code)] // held to be dropped
 enum Held {
     Nothing,
-    Exclusive(Inside, KeyedMutexGuard<'static, Key, Pairs>, u32),
-    Shared(Inside, KeyedMutexSharedGuard<'static, Key, Pairs>),
-    Many([Inside; 2], KeyedMutexGuards<'static, Key, Pairs>),
+    Exclusive(Inside, Guard<Borrowed<'static, Key, Pairs>>, u32),
+    Shared(Inside, Guard<Borrowed<'static, Key, Pairs>>),
+    Many([Inside; 2], Guards<Borrowed<'static, Key, Pairs>>),
 }
 
 /// A future, and its latest waker, which knows whether it was called.
@@ -254,13 +254,13 @@ fn deed() {
     let shared = move |guard| Held::Shared(Inside::new(shop, number, false), guard);
     match random(31) {
         0 | 1 => start("lock", async move { exclusive(mutex.lock(key).await) }),
-        2 => start("lock_shared", async move { shared(mutex.lock_shared(key).await) }),
+        2 => start("lock_shared", async move { shared(mutex.at_most(shop.max).lock(key).await) }),
         3 | 4 => {
             let ticket = mutex.ticket(key);
             start("ticket", async move { ticket.await.map_or(Held::Nothing, exclusive) });
         }
         5 | 6 => {
-            let ticket = mutex.ticket_shared(key);
+            let ticket = mutex.at_most(shop.max).ticket(key);
             start("ticket_shared", async move { ticket.await.map_or(Held::Nothing, shared) });
         }
         7 => start("run", async move {
@@ -285,7 +285,7 @@ fn deed() {
                 polls = polls.saturating_sub(1);
                 if polls == 0 { Poll::Ready(()) } else { Poll::Pending }
             });
-            mutex.lock_unless(key, signal).await.map_or(Held::Nothing, exclusive)
+            mutex.lock(key).unless(signal).await.map_or(Held::Nothing, exclusive)
         }),
         #[cfg(feature = "idle")]
         11 => start("idle", async move {
@@ -298,7 +298,7 @@ fn deed() {
             Held::Nothing
         }),
         13 => drop(mutex.try_lock(key).map(|guard| hold(exclusive(guard)))),
-        14 => drop(mutex.try_lock_shared(key).map(|guard| hold(shared(guard)))),
+        14 => drop(mutex.at_most(shop.max).try_lock(key).map(|guard| hold(shared(guard)))),
         15 => _ = mutex.stop(&key),
         16 => _ = mutex.stop_all(),
         17 => {
@@ -391,7 +391,7 @@ fn script(shop: &'static Shop, script: u64, deeds: u32, threads: usize, barrier:
 /// Runs a script on each of several threads, on one mutex.
 fn scripts(first: u64, deeds: u32, threads: usize) {
     let max = [u32::MAX, 1, 2, 3][first as usize % 4];
-    let mutex = KeyedMutex::with_max_shared_and_hasher(max, Pairs);
+    let mutex = KeyedMutex::with_hasher(Pairs);
     let shop: &'static Shop =
         Box::leak(Box::new(Shop { mutex, inside: Default::default(), max, sums: Default::default() }));
     let barrier = &Barrier::new(threads);

@@ -23,13 +23,13 @@ fn queue(
     lock: fn(&KeyedMutex<&'static str>, &'static str),
 ) -> Receiver<()> {
     let (sender, receiver) = channel();
-    let before = mutex.waiting(key);
+    let before = mutex.state(key).waiting;
     let shared = mutex.clone();
     thread::spawn(move || {
         lock(&shared, key);
         sender.send(()).unwrap();
     });
-    while mutex.waiting(key) == before {
+    while mutex.state(key).waiting == before {
         thread::yield_now();
     }
     receiver
@@ -40,22 +40,22 @@ fn a_thread_that_blocks_on_a_key_holds_up_nobody_with_another() {
     let mutex = Arc::new(KeyedMutex::<_>::new());
     let alice = now(mutex.lock("alice"));
     let bob = now(mutex.lock("bob"));
-    let blocking = |mutex: &KeyedMutex<_>, key| drop(mutex.lock_blocking(key));
+    let blocking = |mutex: &KeyedMutex<_>, key| drop(mutex.lock(key).wait());
     let timed =
-        |mutex: &KeyedMutex<_>, key| drop(mutex.lock_blocking_for(key, FOR_EVER).expect("the key was never free"));
+        |mutex: &KeyedMutex<_>, key| drop(mutex.lock(key).wait_timeout(FOR_EVER).expect("the key was never free"));
     let for_alice = [queue(&mutex, "alice", blocking), queue(&mutex, "alice", timed)];
     let for_bob = [queue(&mutex, "bob", timed), queue(&mutex, "bob", blocking)];
     let mut task = waiting(mutex.lock("bob"));
     // Meanwhile those threads have gone to sleep, and a third key does not care.
     let free = mutex.clone();
-    thread::spawn(move || (0..10_000).for_each(|_| drop(free.lock_blocking("carol")))).join().unwrap();
+    thread::spawn(move || (0..10_000).for_each(|_| drop(free.lock("carol").wait()))).join().unwrap();
 
     drop(bob);
     for turn in for_bob {
         turn.recv_timeout(FOR_EVER).expect("who waits for alice keeps bob from going on");
     }
     drop(task.ready());
-    assert_eq!(mutex.waiting("alice"), 2);
+    assert_eq!(mutex.state("alice").waiting, 2);
     drop(alice);
     for turn in for_alice {
         turn.recv_timeout(FOR_EVER).expect("nobody woke the thread");

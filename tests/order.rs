@@ -23,7 +23,7 @@ fn waiters_are_served_in_the_order_of_their_first_polls_whatever_they_are() {
         let done = move || served.borrow_mut().push(id);
         match id % 7 {
             0 => Box::pin(async move { Some(mutex.lock("key").await).iter().for_each(|_| done()) }),
-            1 => Box::pin(async move { Some(mutex.lock_arc("key").await).iter().for_each(|_| done()) }),
+            1 => Box::pin(async move { Some(mutex.arc().lock("key").await).iter().for_each(|_| done()) }),
             2 => Box::pin(async move { mutex.run("key", async || done()).await.unwrap() }),
             3 => {
                 Box::pin(async move { mutex.run_or_stop("key", async || Ok::<_, ()>(done())).await.unwrap().unwrap() })
@@ -31,7 +31,7 @@ fn waiters_are_served_in_the_order_of_their_first_polls_whatever_they_are() {
             4 => Box::pin(async move { Some(mutex.lock_many(["key"]).await).iter().for_each(|_| done()) }),
             5 => Box::pin(async move { mutex.ticket("key").run(async || done()).await.unwrap() }),
             _ => Box::pin(async move {
-                let guard = mutex.lock_unless("key", std::future::pending::<()>()).await;
+                let guard = mutex.lock("key").unless(std::future::pending::<()>()).await;
                 guard.iter().for_each(|_| done());
             }),
         }
@@ -44,7 +44,7 @@ fn waiters_are_served_in_the_order_of_their_first_polls_whatever_they_are() {
     for &id in &polled {
         hands[id].pending();
     }
-    assert_eq!(mutex.waiting("key"), WAITERS);
+    assert_eq!(mutex.state("key").waiting, WAITERS);
     drop(guard);
     for _ in 0..WAITERS {
         let woken: Vec<_> =
@@ -64,9 +64,9 @@ fn nobody_slips_in_between_an_unlock_and_the_poll_of_the_next_waiter() {
     drop(guard);
     // The key belongs to `next` now, though it has not been polled.
     assert!(mutex.is_locked("key"));
-    assert_eq!(mutex.waiting("key"), 0);
+    assert_eq!(mutex.state("key").waiting, 0);
     assert!(mutex.try_lock("key").is_none());
-    assert!(mutex.try_lock_arc("key").is_none());
+    assert!(mutex.arc().try_lock("key").is_none());
     assert!(mutex.ticket_if("key", |now| now.holders == 0).is_none());
     let mut newcomer = waiting(mutex.lock("key"));
     let mut task = waiting(mutex.run("key", async || "done"));
@@ -88,14 +88,14 @@ fn blocked_threads_and_tasks_share_one_queue() {
         for id in 0..8 {
             let (mutex, served) = (&mutex, &served);
             scope.spawn(move || match id % 3 {
-                0 => Some(mutex.lock_blocking(0)).iter().for_each(|_| served.lock().unwrap().push(id)),
-                1 => Some(mutex.lock_arc_blocking(0)).iter().for_each(|_| served.lock().unwrap().push(id)),
+                0 => Some(mutex.lock(0).wait()).iter().for_each(|_| served.lock().unwrap().push(id)),
+                1 => Some(mutex.arc().lock(0).wait()).iter().for_each(|_| served.lock().unwrap().push(id)),
                 _ => smol::block_on(async {
                     Some(mutex.lock(0).await).iter().for_each(|_| served.lock().unwrap().push(id))
                 }),
             });
             // In the queue before the next one comes.
-            while mutex.waiting(&0) <= id {
+            while mutex.state(&0).waiting <= id {
                 thread::yield_now();
             }
         }

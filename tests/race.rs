@@ -85,7 +85,7 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
         }
         #[cfg(feature = "std")]
         3 => {
-            let _guard = mutex.lock_blocking(key);
+            let _guard = mutex.lock(key).wait();
             cells.inside(key);
         }
         4 => {
@@ -121,11 +121,11 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
             let _ = for_a_while(work).await;
         }
         9 => {
-            let _guard = mutex.lock_shared(key).await;
+            let _guard = mutex.shared().lock(key).await;
             cells.beside_others(key);
         }
         10 => {
-            if let Some(_guard) = for_a_while(mutex.lock_shared(key)).await {
+            if let Some(_guard) = for_a_while(mutex.shared().lock(key)).await {
                 cells.beside_others(key);
             }
         }
@@ -136,7 +136,7 @@ async fn step(mutex: &KeyedMutex<usize>, cells: &Cells) {
             cells.beside_others(key);
         }
         _ => {
-            assert!(mutex.waiting(&key) < THREADS);
+            assert!(mutex.state(&key).waiting < THREADS);
             let _ = mutex.is_locked(&key);
             let _ = mutex.len();
         }

@@ -117,16 +117,16 @@ fn timers_of_each_runtime_end_a_wait() {
     let mutex = KeyedMutex::<_>::new();
     let _held = mutex.try_lock("key").unwrap();
     smol::block_on(async {
-        assert!(mutex.lock_unless("key", smol::Timer::after(SOON)).await.is_err());
+        assert!(mutex.lock("key").unless(smol::Timer::after(SOON)).await.is_err());
     });
     async_std::task::block_on(async {
-        assert!(mutex.lock_unless("key", async_std::task::sleep(SOON)).await.is_err());
+        assert!(mutex.lock("key").unless(async_std::task::sleep(SOON)).await.is_err());
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        assert!(mutex.lock_unless("key", tokio::time::sleep(SOON)).await.is_err());
+        assert!(mutex.lock("key").unless(tokio::time::sleep(SOON)).await.is_err());
         // Or the other way round, with the runtime's own timeout: dropping a future is always allowed.
         assert!(tokio::time::timeout(SOON, mutex.lock("key")).await.is_err());
     });
-    assert_eq!(mutex.waiting("key"), 0);
+    assert_eq!(mutex.state("key").waiting, 0);
 }

@@ -19,7 +19,6 @@ mod model;
 
 use common::{Cell, Inside};
 use model::driver::{OneForAll, run};
-use model::script::Max;
 
 const KEYS: usize = 7;
 
@@ -107,13 +106,13 @@ async fn step(world: &World) {
             }
         }
         11 | 12 => {
-            let _share = mutex.lock_shared(key).await;
+            let _share = mutex.shared().lock(key).await;
             let inside = world.share(key);
             yield_now().await;
             drop(inside);
         }
         13 => {
-            if let Some(_share) = or(a_while(), async { Some(mutex.lock_shared(key).await) }).await {
+            if let Some(_share) = or(a_while(), async { Some(mutex.shared().lock(key).await) }).await {
                 drop(world.share(key));
             }
         }
@@ -132,14 +131,14 @@ async fn step(world: &World) {
             .await;
         }
         _ => {
-            if let Ok(_guard) = mutex.lock_unless(key, a_while::<()>()).await {
+            if let Ok(_guard) = mutex.lock(key).unless(a_while::<()>()).await {
                 drop(world.enter(key));
             }
             if fastrand::u8(..) == 0 {
                 mutex.stop_all();
             }
             mutex.stop(&key);
-            let _ = (mutex.waiting(&key), mutex.is_locked(&key), mutex.len());
+            let _ = (mutex.state(&key).waiting, mutex.is_locked(&key), mutex.len());
         }
     }
     world.done.fetch_add(1, Relaxed);
@@ -164,8 +163,7 @@ fn scripts(until: &dyn Fn() -> bool) -> u64 {
         let mut bytes = arbitrary::Unstructured::new(&bytes);
         let ops = (0..60).map_while(|_| arbitrary::Arbitrary::arbitrary(&mut bytes).ok());
         let ops = ops.collect();
-        let max = [Max::One, Max::Two, Max::NoLimit][fastrand::usize(..3)];
-        let script = model::script::Script { max, ops };
+        let script = model::script::Script { ops };
         let outcome = if fastrand::bool() { run::<RandomState>(&script) } else { run::<OneForAll>(&script) };
         if let Err(difference) = outcome {
             panic!("{difference}");

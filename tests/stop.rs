@@ -134,9 +134,9 @@ fn stoppable<'a>(m: &'a Arc<Mutex>) -> Vec<Hand<'a, Result<(), Stopped>>> {
         hand(async { m.run_or_stop("key", async || uncalled_too().await).await.map(|_| ()) }),
         hand(m.ticket("key").run(uncalled)),
         hand(async { m.ticket("key").run_or_stop(async || uncalled_too().await).await.map(|_| ()) }),
-        hand(async { m.ticket_arc("key").await.map(drop) }),
-        hand(m.ticket_shared("key").run(uncalled)),
-        hand(async { m.ticket_shared_arc("key").await.map(drop) }),
+        hand(async { m.arc().ticket("key").await.map(drop) }),
+        hand(m.shared().ticket("key").run(uncalled)),
+        hand(async { m.arc().shared().ticket("key").await.map(drop) }),
         hand(m.run("key", uncalled)),
     ]
 }
@@ -193,12 +193,12 @@ fn they_are_woken_first_come_first() {
 #[test]
 fn what_was_stopped_holds_nobody_up_and_is_not_counted() {
     let mutex = Arc::new(Mutex::new());
-    let reader = now(mutex.lock_shared("key"));
+    let reader = now(mutex.shared().lock("key"));
     let mut writer = waiting(mutex.run("key", uncalled));
-    let mut readers: Vec<_> = (0..2).map(|_| waiting(mutex.lock_shared("key"))).collect();
+    let mut readers: Vec<_> = (0..2).map(|_| waiting(mutex.shared().lock("key"))).collect();
     let mut plain = waiting(mutex.lock("key"));
-    let mut behind = waiting(mutex.ticket_shared("key"));
-    assert_eq!((mutex.stop("key"), mutex.waiting("key")), (2, 1), "the plain lock still waits");
+    let mut behind = waiting(mutex.shared().ticket("key"));
+    assert_eq!((mutex.stop("key"), mutex.state("key").waiting), (2, 1), "the plain lock still waits");
     assert_eq!(readers.iter().map(Hand::wakes).collect::<Vec<_>>(), [1, 1], "the writer before them has gone");
     assert_eq!((plain.wakes(), writer.wakes(), behind.wakes()), (0, 1, 1));
     readers.iter_mut().for_each(|reader| drop(reader.ready()));
@@ -213,13 +213,13 @@ fn what_was_stopped_holds_nobody_up_and_is_not_counted() {
 fn dropping_what_was_stopped_costs_the_queue_nothing() {
     let mutex = Arc::new(Mutex::new());
     let guard = now(mutex.lock("key"));
-    let unpolled = mutex.ticket_arc("key");
+    let unpolled = mutex.arc().ticket("key");
     let polled = waiting(mutex.run("key", uncalled));
     let mut plain = waiting(mutex.lock("key"));
     assert_eq!(mutex.stop("key"), 2);
     drop(unpolled);
     drop(polled);
-    assert_eq!((mutex.waiting("key"), plain.wakes()), (1, 0));
+    assert_eq!((mutex.state("key").waiting, plain.wakes()), (1, 0));
     plain.pending();
     drop(guard);
     drop(plain.ready());
@@ -253,15 +253,15 @@ fn plain_locks_and_other_keys_are_not_stopped() {
         let other = now(mutex.lock("other"));
         let mut other_task = waiting(mutex.run("other", async || "other"));
         let mut lock = waiting(mutex.lock("key"));
-        let mut lock_arc = waiting(mutex.lock_arc("key"));
-        let mut share = waiting(mutex.lock_shared("key"));
+        let mut lock_arc = waiting(mutex.arc().lock("key"));
+        let mut share = waiting(mutex.shared().lock("key"));
         let mut many = waiting(mutex.lock_many(["key"]));
-        let mut unless = waiting(mutex.lock_unless("key", pending::<()>()));
+        let mut unless = waiting(mutex.lock("key").unless(pending::<()>()));
         let mut task = waiting(mutex.run("key", uncalled));
-        assert_eq!(mutex.waiting("key"), 6);
+        assert_eq!(mutex.state("key").waiting, 6);
         fail(failing);
         assert_eq!(task.ready(), STOPPED, "{what}");
-        assert_eq!(mutex.waiting("key"), 4, "{what}: the first has the key now, and four still wait");
+        assert_eq!(mutex.state("key").waiting, 4, "{what}: the first has the key now, and four still wait");
         drop(lock.ready());
         drop(lock_arc.ready());
         drop(share.ready());
@@ -342,13 +342,13 @@ fn stop_from_outside_stops_what_is_queued_and_says_how_many() {
     let mut lock = waiting(mutex.lock("key"));
     let mut task = waiting(mutex.run("key", uncalled));
     let gone = waiting(mutex.run("key", uncalled));
-    let ticket = mutex.ticket_arc("key");
-    let mut other = waiting(mutex.lock_arc("key"));
+    let ticket = mutex.arc().ticket("key");
+    let mut other = waiting(mutex.arc().lock("key"));
     drop(gone);
     assert_eq!(mutex.stop("other"), 0);
     assert_eq!(mutex.stop("key"), 2, "the task and the ticket: not the locks, nor the one that is gone");
     assert_eq!(mutex.stop("key"), 0, "they are stopped already");
-    assert_eq!(mutex.waiting("key"), 2, "the locks");
+    assert_eq!(mutex.state("key").waiting, 2, "the locks");
     let mut later = waiting(mutex.run("key", async || "later"));
     assert_eq!(mutex.stop("key"), 1, "the later one");
     assert_eq!(holder.ready(), Ok("goes on"));
@@ -374,9 +374,9 @@ fn one_that_has_been_granted_the_key_is_its_holder_polled_or_not() {
     assert_eq!(mutex.stop("key"), 0);
     assert_eq!(now(ticket.run(async || "runs")), Ok("runs"));
     // The same with shared locks: those that were let in together are not stopped, the others are.
-    let mutex = KeyedMutex::<&str>::with_max_shared(2);
+    let mutex = KeyedMutex::<&str>::new();
     let guard = now(mutex.lock("key"));
-    let mut readers: Vec<_> = (0..3).map(|_| waiting(mutex.ticket_shared("key"))).collect();
+    let mut readers: Vec<_> = (0..3).map(|_| waiting(mutex.at_most(2).ticket("key"))).collect();
     drop(guard);
     assert_eq!(mutex.stop_all(), 1);
     assert_eq!(readers.pop().unwrap().ready().map(drop), STOPPED);
@@ -405,8 +405,8 @@ fn with_threads_the_numbers_returned_are_those_that_were_stopped() {
                             said.fetch_add(mutex.stop_all(), Relaxed);
                             continue;
                         }
-                        2 | 3 => block_on(mutex.ticket_shared(key)).is_err(),
-                        4 => block_on(mutex.ticket_arc(key).run(async || yield_now().await)).is_err(),
+                        2 | 3 => block_on(mutex.shared().ticket(key)).is_err(),
+                        4 => block_on(mutex.arc().ticket(key).run(async || yield_now().await)).is_err(),
                         _ => block_on(mutex.run(key, async || yield_now().await)).is_err(),
                     };
                     seen.fetch_add(usize::from(stopped), Relaxed);

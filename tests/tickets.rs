@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::thread;
 
-use async_mutex_lite::{KeyState, KeyedMutex, TicketArc};
+use async_mutex_lite::{KeyState, KeyedMutex, Ticket};
 use common::{Hand, hand, now, waiting};
 
 #[test]
@@ -24,10 +24,10 @@ fn tickets_are_served_in_the_order_in_which_they_were_taken_not_polled() {
         let _guard = mutex.lock("key").await;
         served.borrow_mut().push(2);
     });
-    let second = mutex.ticket_arc("key");
+    let second = mutex.arc().ticket("key");
     plain.pending();
     let third = mutex.ticket("key");
-    assert_eq!(mutex.waiting("key"), 3);
+    assert_eq!(mutex.state("key").waiting, 3);
     // Polled from the last to the first.
     let mut third = waiting(third.run(async || served.borrow_mut().push(3)));
     plain.pending();
@@ -51,7 +51,7 @@ fn the_work_of_one_key_runs_in_arrival_order_on_an_executor_with_threads() {
     let executor = Arc::new(smol::Executor::new());
     let tasks: Vec<_> = (0..4_000_u32)
         .map(|n| {
-            let (ticket, log) = (mutex.ticket_arc(n % 7), log.clone());
+            let (ticket, log) = (mutex.arc().ticket(n % 7), log.clone());
             executor.spawn(async move {
                 for _ in 0..n % 3 {
                     futures_lite::future::yield_now().await;
@@ -90,10 +90,10 @@ fn a_ticket_may_be_dropped_in_any_state() {
     let guard = now(mutex.lock("key"));
     drop(mutex.ticket("key"));
     drop(waiting(mutex.ticket("key")));
-    assert_eq!(mutex.waiting("key"), 0);
+    assert_eq!(mutex.state("key").waiting, 0);
     // Given the key: never polled, and polled.
     let unpolled = mutex.ticket("key");
-    let polled = waiting(mutex.ticket_arc("key"));
+    let polled = waiting(mutex.arc().ticket("key"));
     let mut last = waiting(mutex.lock("key"));
     drop(guard);
     last.pending();
@@ -131,9 +131,10 @@ fn a_ticket_polled_after_it_gave_its_guard_panics_and_holds_nothing() {
 fn a_ticket_may_move_between_polls() {
     let mutex = Arc::new(KeyedMutex::<_>::new());
     let guard = now(mutex.lock("key"));
-    let mut ticket = mutex.ticket_arc("key");
+    let mut ticket = mutex.arc().ticket("key");
     let waker = Waker::noop();
-    let poll = |ticket: &mut TicketArc<&str>| Pin::new(ticket).poll(&mut Context::from_waker(waker)).is_ready();
+    let poll =
+        |ticket: &mut Ticket<Arc<KeyedMutex<&str>>>| Pin::new(ticket).poll(&mut Context::from_waker(waker)).is_ready();
     assert!(!poll(&mut ticket));
     let mut moved = Box::new(ticket);
     assert!(!poll(&mut moved));
@@ -155,25 +156,25 @@ fn admission_is_told_how_the_key_stands_and_decides() {
         }
     };
     let first = mutex.ticket_if("key", admit(2)).unwrap();
-    let second = mutex.ticket_arc_if("key", admit(2)).unwrap();
+    let second = mutex.arc().ticket_if("key", admit(2)).unwrap();
     let mut plain = waiting(mutex.lock("key"));
     assert!(mutex.ticket_if("key", admit(2)).is_none());
-    assert!(mutex.ticket_arc_if("key", admit(2)).is_none());
-    assert!(mutex.ticket_shared_if("key", admit(2)).is_none());
-    assert!(mutex.ticket_shared_arc_if("key", admit(2)).is_none());
+    assert!(mutex.arc().ticket_if("key", admit(2)).is_none());
+    assert!(mutex.shared().ticket_if("key", admit(2)).is_none());
+    assert!(mutex.arc().shared().ticket_if("key", admit(2)).is_none());
     assert!(mutex.ticket_if("other", admit(0)).is_none());
     let mut expected = vec![(0, false, 0), (1, false, 0)];
     expected.extend([(1, false, 2); 4]);
     expected.push((0, false, 0));
     assert_eq!(seen.take(), expected);
-    assert_eq!((mutex.len(), mutex.waiting("key")), (1, 2), "one that is rejected leaves nothing");
+    assert_eq!((mutex.len(), mutex.state("key").waiting), (1, 2), "one that is rejected leaves nothing");
     drop(now(first).unwrap());
-    let again = mutex.ticket_shared_if("key", admit(2)).unwrap();
+    let again = mutex.shared().ticket_if("key", admit(2)).unwrap();
     assert_eq!(seen.take(), [(1, false, 1)], "one that was granted the key counts as its holder");
     drop(now(second).unwrap());
     drop(plain.ready());
-    let shares = [now(again).unwrap(), now(mutex.ticket_shared("key")).unwrap()];
-    assert!(mutex.ticket_shared_arc_if("key", admit(0)).is_none());
+    let shares = [now(again).unwrap(), now(mutex.shared().ticket("key")).unwrap()];
+    assert!(mutex.arc().shared().ticket_if("key", admit(0)).is_none());
     assert_eq!(seen.take(), [(2, true, 0)]);
     drop(shares);
     assert!(mutex.is_empty());
@@ -189,7 +190,7 @@ fn threads_that_race_for_admission_never_exceed_the_limit() {
             scope.spawn(|| {
                 for _ in 0..20_000 {
                     if let Some(ticket) = mutex.ticket_if(0, |now| now.holders + now.waiting < LIMIT) {
-                        assert!(mutex.waiting(&0) < LIMIT);
+                        assert!(mutex.state(&0).waiting < LIMIT);
                         admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         match fastrand::bool() {
                             true => drop(ticket),

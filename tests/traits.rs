@@ -14,10 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_mutex_lite::{
-    DefaultHasher, KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc,
-    KeyedMutexSharedGuard, KeyedMutexSharedGuardArc, RandomState, Stopped, Ticket, TicketArc,
-};
+use async_mutex_lite::{Borrowed, DefaultHasher, Guard, Guards, KeyedMutex, RandomState, Stopped, Ticket};
 use common::now;
 
 /// A key that cannot be printed.
@@ -48,18 +45,18 @@ fn a_mutex_and_its_guards_are_send_and_sync_when_the_key_is_send() {
     fn send_sync<T: Send + Sync + Debug>() {}
     type PlainKey = std::cell::Cell<u8>; // `Send`, not `Sync`
     send_sync::<KeyedMutex<PlainKey>>();
-    send_sync::<KeyedMutexGuard<'_, PlainKey>>();
-    send_sync::<KeyedMutexGuardArc<PlainKey>>();
-    send_sync::<KeyedMutexGuards<'_, PlainKey>>();
-    send_sync::<KeyedMutexGuardsArc<PlainKey>>();
+    send_sync::<Guard<Borrowed<'_, PlainKey>>>();
+    send_sync::<Guard<Arc<KeyedMutex<PlainKey>>>>();
+    send_sync::<Guards<Borrowed<'_, PlainKey>>>();
+    send_sync::<Guards<Arc<KeyedMutex<PlainKey>>>>();
     send_sync::<Stopped>();
     send_sync::<RandomState>();
     send_sync::<DefaultHasher>();
-    send_sync::<KeyedMutexSharedGuard<'_, PlainKey>>();
-    send_sync::<KeyedMutexSharedGuardArc<PlainKey>>();
+    send_sync::<Guard<Borrowed<'_, PlainKey>>>();
+    send_sync::<Guard<Arc<KeyedMutex<PlainKey>>>>();
     fn ticket<T: Send + Sync + Unpin + Debug>() {}
-    ticket::<Ticket<'_, PlainKey>>();
-    ticket::<TicketArc<PlainKey>>();
+    ticket::<Ticket<Borrowed<'_, PlainKey>>>();
+    ticket::<Ticket<Arc<KeyedMutex<PlainKey>>>>();
 }
 
 #[test]
@@ -74,21 +71,21 @@ fn futures_are_send_when_their_parts_are() {
     let mutex = Arc::new(KeyedMutex::<String>::new());
     let key = || String::from("key");
     drop(send(mutex.lock(key())));
-    drop(is_static(send(mutex.lock_arc(key()))));
+    drop(is_static(send(mutex.arc().lock(key()))));
     drop(send(mutex.run(key(), async || futures_lite::future::yield_now().await)));
     drop(send(mutex.run_or_stop(key(), async || Ok::<_, Stopped>(()))));
     drop(send(mutex.ticket(key()).run(async || ())));
-    drop(is_static(send(mutex.ticket_arc(key()).run_or_stop(async || Err::<(), _>(())))));
+    drop(is_static(send(mutex.arc().ticket(key()).run_or_stop(async || Err::<(), _>(())))));
     drop(send(mutex.lock_many([key()])));
-    drop(is_static(send(mutex.lock_many_arc([key()]))));
-    drop(send(mutex.lock_unless(key(), async {})));
-    drop(is_static(send(mutex.lock_arc_unless(key(), async {}))));
-    drop(send(mutex.lock_shared(key())));
-    drop(is_static(send(mutex.lock_shared_arc(key()))));
+    drop(is_static(send(mutex.arc().lock_many([key()]))));
+    drop(send(mutex.lock(key()).unless(async {})));
+    drop(is_static(send(mutex.arc().lock(key()).unless(async {}))));
+    drop(send(mutex.shared().lock(key())));
+    drop(is_static(send(mutex.arc().shared().lock(key()))));
     #[cfg(feature = "idle")]
     drop((send(mutex.idle("key")), send(mutex.all_idle())));
     drop(send(mutex.try_lock(key()).unwrap().run_or_stop(async || Ok::<_, Stopped>(()))));
-    drop(is_static(send(mutex.try_lock_arc(key()).unwrap().run_or_stop(async || Err::<(), _>(())))));
+    drop(is_static(send(mutex.arc().try_lock(key()).unwrap().run_or_stop(async || Err::<(), _>(())))));
     // A task that borrows, and one that is not `Send` on an executor of one thread.
     let mut borrowed = 0;
     let task = async || borrowed += 1;
@@ -115,7 +112,7 @@ fn futures_are_send_in_generic_code() {
     }
     type Job = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = u32> + Send>> + Send>;
     async fn work(mutex: Arc<KeyedMutex<u32>>, job: Job) -> Result<u32, Stopped> {
-        mutex.ticket_arc(7).run(async move || job().await).await
+        mutex.arc().ticket(7).run(async move || job().await).await
     }
     let mutex = Arc::new(KeyedMutex::<u32>::new());
     assert_eq!(smol::block_on(async { send(locked(&mutex, 7)).await }), 1);
@@ -127,24 +124,24 @@ fn futures_are_send_in_generic_code() {
 fn futures_of_lock_need_not_be_pinned() {
     fn unpin<T: Unpin>(_: T) {}
     let mutex = Arc::new(KeyedMutex::<String>::new());
-    unpin((mutex.lock("key".into()), mutex.lock_arc("key".into())));
-    unpin((mutex.lock_shared("key".into()), mutex.lock_shared_arc("key".into())));
+    unpin((mutex.lock("key".into()), mutex.arc().lock("key".into())));
+    unpin((mutex.shared().lock("key".into()), mutex.arc().shared().lock("key".into())));
 }
 
 #[test]
 fn a_guard_may_live_in_a_struct_and_a_ticket_in_a_collection() {
     struct Session<'a> {
         name: String,
-        _guard: KeyedMutexGuard<'a, String>,
+        _guard: Guard<Borrowed<'a, String>>,
     }
     struct Owned {
-        _guard: KeyedMutexGuardArc<String>,
+        _guard: Guard<Arc<KeyedMutex<String>>>,
     }
     let mutex = Arc::new(KeyedMutex::<String>::new());
     let session = Session { name: "alice".into(), _guard: now(mutex.lock("alice".into())) };
-    let owned = Owned { _guard: now(mutex.lock_arc("bob".into())) };
-    let mut queue: VecDeque<_> = (0..3).map(|_| mutex.ticket_arc(session.name.clone())).collect();
-    assert_eq!((mutex.len(), mutex.waiting(&session.name)), (2, 3));
+    let owned = Owned { _guard: now(mutex.arc().lock("bob".into())) };
+    let mut queue: VecDeque<_> = (0..3).map(|_| mutex.arc().ticket(session.name.clone())).collect();
+    assert_eq!((mutex.len(), mutex.state(&session.name).waiting), (2, 3));
     drop((session, owned));
     while let Some(ticket) = queue.pop_front() {
         drop(now(ticket).unwrap());
@@ -158,7 +155,7 @@ fn a_ticket_is_a_future_for_select_timeout_and_join() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let guard = tokio::time::timeout(Duration::MAX, mutex.ticket(1)).await.expect("in time").unwrap();
-        let mut waits = mutex.ticket_arc(1);
+        let mut waits = mutex.arc().ticket(1);
         tokio::select! {
             biased;
             _ = &mut waits => panic!("it is held"),
@@ -166,7 +163,7 @@ fn a_ticket_is_a_future_for_select_timeout_and_join() {
         }
         let signalled = futures_lite::future::or(async { mutex.ticket(1).await.is_ok() }, async { false });
         assert!(!signalled.await, "and the place is given up");
-        assert_eq!(mutex.waiting(&1), 1);
+        assert_eq!(mutex.state(&1).waiting, 1);
         drop(guard);
         assert!(waits.await.is_ok());
     });
@@ -199,13 +196,13 @@ fn keys_can_be_asked_for_by_what_they_borrow_as() {
     let mutex = KeyedMutex::<String>::new();
     let guard = now(mutex.lock(String::from("alice")));
     assert!(mutex.is_locked("alice") && !mutex.is_locked("bob"));
-    assert_eq!((mutex.waiting("alice"), mutex.stop("alice")), (0, 0));
+    assert_eq!((mutex.state("alice").waiting, mutex.stop("alice")), (0, 0));
     drop(guard);
 }
 
 #[test]
 fn a_guard_of_a_longer_life_may_stand_for_one_of_a_shorter() {
-    fn shorten<'a>(guard: KeyedMutexGuard<'static, &'static str>) -> KeyedMutexGuard<'a, &'static str> {
+    fn shorten<'a>(guard: Guard<Borrowed<'static, &'static str>>) -> Guard<Borrowed<'a, &'static str>> {
         guard
     }
     static MUTEX: KeyedMutex<&str> = KeyedMutex::new();
@@ -229,13 +226,13 @@ fn they_print_without_asking_anything_of_the_key() {
     let guard = mutex.try_lock(key()).unwrap();
     assert_eq!(format!("{mutex:?}"), "KeyedMutex { len: 1, .. }");
     assert_eq!(format!("{guard:?}"), "Guard(..)");
-    assert_eq!(format!("{:?}", mutex.ticket(key())), "Queued(Some(..))");
-    assert_eq!(format!("{:?}", mutex.ticket_shared_arc(key())), "Queued(Some(..))");
+    assert_eq!(format!("{:?}", mutex.ticket(key())), "Ticket(Some(..))");
+    assert_eq!(format!("{:?}", mutex.arc().shared().ticket(key())), "Ticket(Some(..))");
     drop(guard);
-    assert_eq!(format!("{:?}", mutex.try_lock_shared_arc(key()).unwrap()), "Guard(..)");
+    assert_eq!(format!("{:?}", mutex.arc().shared().try_lock(key()).unwrap()), "Guard(..)");
     let many = Arc::new(KeyedMutex::<u8>::new());
     assert_eq!(format!("{:?}", now(many.lock_many([1, 2, 1]))), "Guards([Guard(..), Guard(..)])");
-    assert_eq!(format!("{:?}", now(many.lock_many_arc([1]))), "Guards([Guard(..)])");
+    assert_eq!(format!("{:?}", now(many.arc().lock_many([1]))), "Guards([Guard(..)])");
     assert_eq!(format!("{RandomState:?}"), "RandomState");
 }
 

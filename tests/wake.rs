@@ -48,7 +48,7 @@ fn the_waker_of_the_last_poll_is_the_one_that_is_called() {
     let counters: Vec<_> = (0..3).map(|_| Arc::new(Counter::default())).collect();
     let wakers: Vec<Waker> = counters.iter().map(|counter| counter.clone().into()).collect();
     let mut lock = waiting(mutex.lock("key"));
-    let mut ticket = waiting(mutex.ticket_arc("key"));
+    let mut ticket = waiting(mutex.arc().ticket("key"));
     for waker in &wakers {
         assert!(lock.poll_with(waker).is_pending());
     }
@@ -74,7 +74,7 @@ fn spurious_polls_change_nothing() {
         ticket.pending();
         second.pending();
         first.pending();
-        assert_eq!(mutex.waiting("key"), 3);
+        assert_eq!(mutex.state("key").waiting, 3);
     }
     drop(guard);
     for _ in 0..10 {

@@ -15,14 +15,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuardArc, SharedTicketArc, Stopped, TicketArc};
+use async_mutex_lite::{Guard, KeyedMutex, Stopped, Ticket};
 #[cfg(feature = "idle")]
 use common::{Counter, hand};
 use common::{OneHash, limited, waiting};
 use futures_lite::future::block_on;
 
 type Keyed = Arc<KeyedMutex<u32, OneHash>>;
-type Lock = Pin<Box<dyn Future<Output = KeyedMutexGuardArc<u32, OneHash>> + Send>>;
+type Lock = Pin<Box<dyn Future<Output = Guard<Arc<KeyedMutex<u32, OneHash>>>> + Send>>;
 
 /// A waker that does what it is told.
 struct Does<F>(F);
@@ -40,7 +40,7 @@ fn does(work: impl Fn() + Send + Sync + 'static) -> Waker {
 /// What a waker may do to the mutex whose unlock it is woken by.
 fn asks(mutex: &Keyed) {
     for key in 0..3 {
-        assert!(mutex.waiting(&key) < 1_000);
+        assert!(mutex.state(&key).waiting < 1_000);
         if mutex.is_locked(&key) {
             drop(mutex.try_lock(key));
         }
@@ -56,7 +56,7 @@ fn poll<T>(future: &mut Pin<Box<dyn Future<Output = T> + Send>>, waker: &Waker) 
 }
 
 fn queued(mutex: &Keyed, waker: &Waker) -> Lock {
-    let mut lock: Lock = Box::pin(mutex.lock_arc(1));
+    let mut lock: Lock = Box::pin(mutex.arc().lock(1));
     assert!(poll(&mut lock, waker).is_pending());
     lock
 }
@@ -76,7 +76,7 @@ fn a_waker_may_ask_while_other_threads_join_and_leave_the_queue() {
                             asks(&asked);
                             wakes.store(true, SeqCst);
                         });
-                        let mut lock: Lock = Box::pin(mutex.lock_arc(1));
+                        let mut lock: Lock = Box::pin(mutex.arc().lock(1));
                         if round % 4 > 0 {
                             while poll(&mut lock, &waker).is_pending() {
                                 while !woken.load(SeqCst) {
@@ -105,12 +105,12 @@ fn a_waker_may_take_and_drop_tickets_of_its_key() {
             &mutex,
             &does(move || {
                 drop(keyed.ticket(1));
-                taken.lock().unwrap().push(keyed.ticket_arc(1));
+                taken.lock().unwrap().push(keyed.arc().ticket(1));
             }),
         );
         let mut next = waiting(mutex.lock(1));
         drop(guard);
-        assert_eq!((tickets.lock().unwrap().len(), mutex.waiting(&1)), (1, 2));
+        assert_eq!((tickets.lock().unwrap().len(), mutex.state(&1).waiting), (1, 2));
         assert!(poll(&mut lock, Waker::noop()).is_ready());
         drop(next.ready());
         drop(tickets.lock().unwrap().pop().map(block_on));
@@ -187,7 +187,7 @@ fn an_executor_may_run_the_task_inside_wake() {
                 done.fetch_add(1, SeqCst);
             });
         }
-        assert_eq!(mutex.waiting(&1), 50);
+        assert_eq!(mutex.state(&1).waiting, 50);
         drop(guard);
         assert_eq!(done.load(SeqCst), 50);
         assert!(mutex.is_empty());
@@ -230,7 +230,7 @@ fn a_free_key_is_locked_while_the_waker_of_another_key_blocks() {
         drop(block_on(mutex.lock(2)));
         drop(mutex.try_lock(3).unwrap());
         #[cfg(feature = "std")]
-        drop(mutex.lock_blocking(2));
+        drop(mutex.lock(2).wait());
         assert_eq!(block_on(mutex.run(2, async || "ran")), Ok("ran"));
     });
 }
@@ -239,7 +239,7 @@ fn a_free_key_is_locked_while_the_waker_of_another_key_blocks() {
 fn other_threads_join_the_queue_and_leave_it_while_a_waker_of_that_queue_blocks() {
     meanwhile(|mutex| {
         let (lock, ticket) = (waiting(mutex.lock(1)), mutex.ticket(1));
-        assert_eq!((mutex.waiting(&1), mutex.len()), (2, 1));
+        assert_eq!((mutex.state(&1).waiting, mutex.len()), (2, 1));
         assert_eq!(mutex.stop(&1), 1);
         drop((lock, ticket));
         asks(mutex);
@@ -263,16 +263,16 @@ fn a_replaced_waker_may_own_a_task_that_waits_for_the_same_key() {
             let mut outer: Lock = match ticket {
                 false => queued(&mutex, &waker),
                 true => {
-                    let ticket = mutex.ticket_arc(1);
+                    let ticket = mutex.arc().ticket(1);
                     let mut outer: Lock = Box::pin(async { ticket.await.unwrap() });
                     assert!(poll(&mut outer, &waker).is_pending());
                     outer
                 }
             };
             drop(waker);
-            assert_eq!(mutex.waiting(&1), 2);
+            assert_eq!(mutex.state(&1).waiting, 2);
             assert!(poll(&mut outer, Waker::noop()).is_pending()); // drops the waker, which drops the task
-            assert_eq!(mutex.waiting(&1), 1);
+            assert_eq!(mutex.state(&1).waiting, 1);
         }
         drop(guard);
         assert!(mutex.is_empty());
@@ -318,7 +318,7 @@ fn a_panic_of_a_waker_is_passed_on_to_whoever_unlocks_and_stops_nobody() {
                 assert_eq!(panic.downcast_ref(), Some(&"in wake"));
             };
             panic(Box::new(|| drop(guard)));
-            assert_eq!(mutex.waiting(&1), 2, "the first has its turn");
+            assert_eq!(mutex.state(&1).waiting, 2, "the first has its turn");
             if first_is_dropped {
                 panic(Box::new(|| drop(first)));
             } else {
@@ -386,14 +386,14 @@ fn the_same_goes_for_the_wakers_of_those_who_watch_for_idleness() {
 }
 
 /// A ticket of key 1 that waits, with this waker.
-fn ticket(mutex: &Keyed, waker: &Waker) -> TicketArc<u32, OneHash> {
-    let mut ticket = mutex.ticket_arc(1);
+fn ticket(mutex: &Keyed, waker: &Waker) -> Ticket<Arc<KeyedMutex<u32, OneHash>>> {
+    let mut ticket = mutex.arc().ticket(1);
     assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(waker)).is_pending());
     ticket
 }
 
-fn shared_ticket(mutex: &Keyed, waker: &Waker) -> SharedTicketArc<u32, OneHash> {
-    let mut ticket = mutex.ticket_shared_arc(1);
+fn shared_ticket(mutex: &Keyed, waker: &Waker) -> Ticket<Arc<KeyedMutex<u32, OneHash>>> {
+    let mut ticket = mutex.arc().shared().ticket(1);
     assert!(Pin::new(&mut ticket).poll(&mut Context::from_waker(waker)).is_pending());
     ticket
 }
@@ -406,7 +406,7 @@ fn now<F: Future + Unpin>(mut future: F) -> F::Output {
 }
 
 /// Stops the waiters of key 1, of which this is the guard.
-type Stop = fn(&Keyed, &mut Option<KeyedMutexGuardArc<u32, OneHash>>);
+type Stop = fn(&Keyed, &mut Option<Guard<Arc<KeyedMutex<u32, OneHash>>>>);
 
 const STOPS: [Stop; 3] = [
     |mutex, _| assert!(mutex.stop(&1) > 0),
@@ -419,7 +419,7 @@ fn the_waker_of_one_that_is_stopped_may_do_what_it_likes() {
     limited(|| {
         for stop in STOPS {
             let mutex = Keyed::default();
-            let mut guard = mutex.try_lock_arc(1);
+            let mut guard = mutex.arc().try_lock(1);
             // Asks, queues, and stops again.
             let keyed = mutex.clone();
             let queued = Arc::new(Mutex::new(Vec::new()));
@@ -428,7 +428,7 @@ fn the_waker_of_one_that_is_stopped_may_do_what_it_likes() {
                 &mutex,
                 &does(move || {
                     asks(&keyed);
-                    more.lock().unwrap().push(keyed.ticket_arc(1));
+                    more.lock().unwrap().push(keyed.arc().ticket(1));
                     assert!(keyed.stop(&1) <= 1, "the ticket of just now, or none if it holds the key");
                 }),
             );
@@ -441,7 +441,7 @@ fn the_waker_of_one_that_is_stopped_may_do_what_it_likes() {
             let counts = counter.clone();
             others.lock().unwrap().push(ticket(&mutex, &does(move || _ = counts.fetch_add(1, SeqCst))));
             // Polls others.
-            let polled = Arc::new(Mutex::new(Vec::<TicketArc<_, _>>::new()));
+            let polled = Arc::new(Mutex::new(Vec::<Ticket<Arc<KeyedMutex<_, _>>>>::new()));
             let polls = polled.clone();
             let third = shared_ticket(
                 &mutex,
@@ -451,7 +451,7 @@ fn the_waker_of_one_that_is_stopped_may_do_what_it_likes() {
                     }
                 }),
             );
-            polled.lock().unwrap().extend([ticket(&mutex, Waker::noop()), mutex.ticket_arc(1)]);
+            polled.lock().unwrap().extend([ticket(&mutex, Waker::noop()), mutex.arc().ticket(1)]);
             let mut plain = waiting(mutex.lock(1));
             stop(&mutex, &mut guard);
             assert_eq!(counter.load(SeqCst), 0, "it was dropped before it could be woken");
@@ -474,7 +474,7 @@ fn a_waker_that_panics_in_a_stop_keeps_nobody_from_being_stopped() {
     limited(|| {
         for stop in STOPS {
             let mutex = Keyed::default();
-            let mut guard = mutex.try_lock_arc(1);
+            let mut guard = mutex.arc().try_lock(1);
             let woken = Arc::new(AtomicUsize::new(0));
             let wakes = woken.clone();
             let panics = does(move || {
@@ -498,13 +498,13 @@ fn all_who_are_let_in_together_hold_the_key_before_the_first_of_them_is_woken() 
     limited(|| {
         for downgrade in [false, true] {
             let mutex = Keyed::default();
-            let guard = mutex.try_lock_arc(1).unwrap();
-            let readers = Arc::new(Mutex::new(Vec::<SharedTicketArc<_, _>>::new()));
+            let guard = mutex.arc().try_lock(1).unwrap();
+            let readers = Arc::new(Mutex::new(Vec::<Ticket<Arc<KeyedMutex<_, _>>>>::new()));
             let (keyed, others) = (mutex.clone(), readers.clone());
             let first = shared_ticket(
                 &mutex,
                 &does(move || {
-                    assert_eq!(keyed.waiting(&1), 0);
+                    assert_eq!(keyed.state(&1).waiting, 0);
                     let mut holders = 0;
                     keyed.for_each_locked(|_, now| holders += now.holders);
                     for reader in taken(&others) {
@@ -539,15 +539,15 @@ fn very_many_readers_that_an_executor_runs_inside_wake_need_no_more_stack_than_o
     for downgrade in [false, true] {
         let work = move || {
             let (mutex, done) = (Keyed::default(), Arc::new(AtomicUsize::new(0)));
-            let guard = mutex.try_lock_arc(1).unwrap();
+            let guard = mutex.arc().try_lock(1).unwrap();
             for _ in 0..READERS {
                 let (mutex, done) = (mutex.clone(), done.clone());
                 Inline::spawn(async move {
-                    let _guard = mutex.lock_shared(1).await;
+                    let _guard = mutex.shared().lock(1).await;
                     done.fetch_add(1, SeqCst);
                 });
             }
-            assert_eq!(mutex.waiting(&1), READERS);
+            assert_eq!(mutex.state(&1).waiting, READERS);
             if downgrade {
                 drop(guard.downgrade());
             } else {

@@ -99,7 +99,7 @@ async fn waiters_are_served_in_the_order_in_which_they_came() {
         }
     });
     zip(all(tasks), async {
-        while mutex.waiting(&1) < 20 {
+        while mutex.state(&1).waiting < 20 {
             turn().await;
         }
         drop(guard);
@@ -119,14 +119,14 @@ async fn those_who_give_up_change_nothing_for_the_others() {
         let mut context = Context::from_waker(Waker::noop());
         assert!(granted.as_mut().poll(&mut context).is_pending());
         assert!(next.as_mut().poll(&mut context).is_pending());
-        assert!(mutex.lock_unless(7, turn()).await.is_err(), "it gives up after a while");
+        assert!(mutex.lock(7).unless(turn()).await.is_err(), "it gives up after a while");
         assert!(last.as_mut().poll(&mut context).is_pending());
-        assert_eq!(mutex.waiting(&7), 3);
+        assert_eq!(mutex.state(&7).waiting, 3);
         drop(guard); // gives the key to `granted`, which is dropped here without having been polled
     }
     assert!(mutex.try_lock(7).is_none());
     let guard = next.await;
-    assert_eq!(mutex.waiting(&7), 1);
+    assert_eq!(mutex.state(&7).waiting, 1);
     drop(last);
     drop(guard);
     assert!(mutex.is_empty());
@@ -153,7 +153,7 @@ async fn tickets_keep_their_order_however_they_are_polled() {
     let mutex = Arc::new(KeyedMutex::new());
     let served = Rc::new(RefCell::new(Vec::new()));
     let tickets: Vec<_> = (0..9)
-        .filter_map(|id| Some((id, mutex.ticket_arc_if("queue", |now| now.holders + now.waiting < 6)?)))
+        .filter_map(|id| Some((id, mutex.arc().ticket_if("queue", |now| now.holders + now.waiting < 6)?)))
         .collect();
     assert_eq!(tickets.len(), 6, "the others are rejected");
     let tasks = tickets.into_iter().rev().map(|(id, ticket)| {

@@ -36,7 +36,7 @@
 //!    is in a batch; or it is free. Only its waiter gives it up. The waiter also frees it, unless the node is in a
 //!    batch: then the thread that wakes the batch frees it. *Kept by* [`Nodes`](queue::Nodes); *checked by*
 //!    `Shard::check`, `tests/cancel.rs`, `tests/wakers.rs`.
-//! 4. At most `max` holders share a key, and the first waiter in a queue cannot hold the key together with its holders:
+//! 4. A claim is granted while fewer than its own `max` share the key, and the first waiter in a queue cannot hold the key together with its holders:
 //!    whenever a holder or a waiter leaves, the head of the queue is checked again. *Kept by* `Shard::claim`, which
 //!    shares a key only if it has no waiters, and `Slot::grant`; *checked by* `Shard::check`, `tests/shared.rs`,
 //!    `tests/model.rs`.
@@ -86,7 +86,7 @@
 //!
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the map is warm. A wait: two more
 //! (to join the queue, and to be polled when the key is granted; without `std`, or with `critical-section`, only the
-//! latter), and 32 bytes of the slab (20 where pointers are half as long). All are O(1) in the number of waiters. The
+//! latter), and 32 bytes of the slab (24 where pointers are half as long). All are O(1) in the number of waiters. The
 //! map of a shard is at most eight times as large as needed, or has 16 buckets; without `std`, or with
 //! `critical-section`, it stays as large as it was until it is empty. The slab is freed when it is unused and has more
 //! than 64 nodes. The operations that are O(n) are listed in the documentation of `KeyedMutex`.
@@ -112,7 +112,7 @@
 //!   33 more instructions, and a program that only locks keys is 250 bytes larger.
 //! - *One way to unlock, instead of a shorter one for programs that neither share nor watch.* Such a program would take
 //!   370 more bytes of WASM, and a hand-over 130 more instructions. So the general way is called through a function
-//!   pointer, which is set by the first shared lock, downgrade or watcher.
+//!   pointer, which all shards are given by the first `shared` or `at_most`, and one by a downgrade, a stop or a watcher.
 //! - *One list in each shard of all wakers that are yet to be called, instead of batches.* A waker that blocks would
 //!   then delay the wake-ups of all keys in the shard, and an executor that runs tasks inside `wake` would nest them.
 //! - *Collecting wakers in a `Vec`.* It allocates under the lock, and unlocking must not be able to fail.

@@ -25,8 +25,8 @@ const KEPT_NODES: usize = 64;
 /// What is claimed, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    /// Whether the key is claimed together with other shared holders, and not exclusively.
-    pub(crate) shared: bool,
+    /// The key is granted while fewer than this many hold it shared; 0 for an exclusive claim.
+    pub(crate) max: u32,
     /// Whether a stop ends the wait.
     pub(crate) stoppable: bool,
 }
@@ -46,7 +46,9 @@ pub(crate) struct Node {
     /// The next node: of the list, of the batch, or of those that are free.
     pub(crate) next: u32,
     pub(crate) state: State,
-    pub(crate) kind: Kind,
+    // Of its kind, whose padding would cost 8 bytes.
+    pub(crate) stoppable: bool,
+    pub(crate) max: u32,
 }
 
 /// A queue; or a batch, which uses only the `next` links.
@@ -95,7 +97,8 @@ impl Nodes {
         }
         let node = self.node(index);
         let next_free = mem::replace(&mut node.next, NONE);
-        (node.prev, node.state, node.kind) = (last, State::Waiting, kind);
+        (node.prev, node.state) = (last, State::Waiting);
+        (node.max, node.stoppable) = (kind.max, kind.stoppable);
         mem::forget(node.waker.replace(waker)); // it had none
         self.free = next_free;
         self.used += 1;
@@ -107,7 +110,8 @@ impl Nodes {
     #[cold]
     fn grow(&mut self, list: &mut List, kind: Kind, waker: Waker) -> u32 {
         let index = u32::try_from(self.all.len()).ok().filter(|&index| index < STOPPED).expect("too many waiters");
-        self.all.push(Node { waker: None, prev: NONE, next: NONE, state: State::Waiting, kind });
+        let Kind { max, stoppable } = kind;
+        self.all.push(Node { waker: None, prev: NONE, next: NONE, state: State::Waiting, stoppable, max });
         self.free = index;
         self.append(list, kind, waker)
     }
@@ -169,6 +173,10 @@ impl Nodes {
             Some(_) => self.node(index).state = State::Abandoned, // in a batch: the thread that wakes it frees it
         }
         Err(end)
+    }
+
+    pub(crate) fn is_granted(&mut self, index: u32) -> bool {
+        self.node(index).state == State::Granted
     }
 
     #[inline]

@@ -36,30 +36,30 @@ pub(crate) enum Left<K> {
 /// whether the key has no holder left.
 pub(crate) type Work<'a, K> = dyn FnMut(&mut Slot<K>, &mut Nodes, &mut List) -> bool + 'a;
 
+/// How to give up a claim where keys are shared or watched. Only the methods that share, stop or watch mention it, so that
+/// a program that only locks does not link it.
+pub(crate) type Release<K> = fn(&mut Shard<K>, Place) -> Left<K>;
+
 pub(crate) struct Shard<K> {
     pub(crate) slots: Slots<K>,
     pub(crate) nodes: Nodes,
     /// The id of the next slot.
     pub(crate) next_id: u64,
-    /// How many may share a key.
-    pub(crate) max: u32,
     /// The batch of a `stop_all`, until its wakers are called.
     pub(crate) stopped: List,
     /// The last watcher that waits for the shard to be empty.
     #[cfg(feature = "idle")]
     pub(crate) watchers: u32,
-    /// How to give up a claim where keys are shared or watched. Only the methods that share, stop or watch mention it, so
-    /// that a program that only locks does not link it.
-    pub(crate) release: Option<fn(&mut Self, Place) -> Left<K>>,
+    /// Set before a key is shared or watched.
+    pub(crate) release: Option<Release<K>>,
 }
 
 impl<K> Shard<K> {
-    pub(crate) const fn new(max: u32) -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             slots: Slots::EMPTY,
             nodes: Nodes::EMPTY,
             next_id: 0,
-            max,
             stopped: List::EMPTY,
             #[cfg(feature = "idle")]
             watchers: NONE,
@@ -81,15 +81,12 @@ impl<K> Shard<K> {
     where
         K: Eq,
     {
-        if kind.shared {
-            self.release = Some(Self::release);
-        }
         let wanted = key.as_ref().expect("the key is still there");
         let Some(slot) = self.slots.find(hash, &mut |slot| slot.key == *wanted) else {
             return admit(KeyState::FREE).then(|| {
                 let (id, key) = (self.next_id, key.take().expect("the key is still there"));
                 self.next_id += 1;
-                self.slots.insert(hash, id, key, if kind.shared { 1 } else { EXCLUSIVE });
+                self.slots.insert(hash, id, key, kind.max.min(1));
                 Place { hash, node: GRANTED, id }
             });
         };
@@ -97,7 +94,7 @@ impl<K> Shard<K> {
             return None;
         }
         let mut place = Place { hash, node: GRANTED, id: slot.id };
-        if slot.waiting == 0 && slot.has_room(kind, self.max) {
+        if slot.waiting == 0 && slot.has_room(kind.max) {
             slot.holders += 1;
         } else {
             place.node = self.nodes.append(&mut slot.queue, kind, waker()?);
@@ -162,7 +159,7 @@ impl<K> Shard<K> {
         if slot.holders != EXCLUSIVE {
             self.release = Some(Self::release); // `work` may be a downgrade
         }
-        if slot.grant(&mut self.nodes, self.max, free, &mut batch) {
+        if slot.grant(&mut self.nodes, free, &mut batch) {
             let slot = self.slots.take(hash, id);
             #[cfg(feature = "idle")]
             self.tell(slot.watchers, &mut batch);
@@ -186,7 +183,7 @@ impl<K> Shard<K> {
         let (nodes, batch, mut stopped) = (&mut self.nodes, &mut self.stopped, 0);
         for slot in self.slots.iter_mut() {
             stopped += slot.stop(nodes, batch);
-            slot.grant(nodes, self.max, false, batch);
+            slot.grant(nodes, false, batch);
         }
         stopped
     }

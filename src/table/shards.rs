@@ -8,6 +8,8 @@
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 use {alloc::boxed::Box, core::num::NonZero, std::sync::OnceLock};
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use super::lock::Lock;
 use super::shard::{Locked, Shard};
 use super::wake::each;
@@ -15,19 +17,18 @@ use super::wake::each;
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 pub(crate) struct Shards<K> {
     all: OnceLock<Box<[Locked<K>]>>,
-    /// How many may share a key.
-    max: u32,
+    shared: AtomicBool,
 }
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 impl<K> Shards<K> {
-    pub(crate) const fn new(max: u32) -> Self {
-        Self { all: OnceLock::new(), max }
+    pub(crate) const fn new() -> Self {
+        Self { all: OnceLock::new(), shared: AtomicBool::new(false) }
     }
 
     /// Returns all shards, and makes them if there are none yet.
     pub(crate) fn all(&self) -> &[Locked<K>] {
-        self.all.get_or_init(|| Self::make(self.max))
+        self.all.get_or_init(Self::make)
     }
 
     /// Returns the shards that have been made: none before the first use.
@@ -37,7 +38,7 @@ impl<K> Shards<K> {
 
     /// Asks the system once for the number of processors: on Linux the answer is read from several files.
     #[cold]
-    fn make(max: u32) -> Box<[Locked<K>]> {
+    fn make() -> Box<[Locked<K>]> {
         static COUNT: OnceLock<usize> = OnceLock::new();
         // Two threads on 512 keys each did 0.8 times the work of one thread with 4 shards per processor, 1.2 times with
         // 16, 1.4 times with 64.
@@ -46,25 +47,28 @@ impl<K> Shards<K> {
             processors if cfg!(loom) || processors == 1 => 1,
             processors => (PER_PROCESSOR * processors).next_power_of_two(),
         });
-        (0..count).map(|_| Locked(Lock::new(Shard::new(max)))).collect()
+        (0..count).map(|_| Locked(Lock::new(Shard::new()))).collect()
     }
 }
 
 #[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
-pub(crate) struct Shards<K>([Locked<K>; 1]);
+pub(crate) struct Shards<K> {
+    all: [Locked<K>; 1],
+    shared: AtomicBool,
+}
 
 #[cfg(not(all(feature = "std", not(feature = "critical-section"))))]
 impl<K> Shards<K> {
-    pub(crate) const fn new(max: u32) -> Self {
-        Self([Locked(Lock::new(Shard::new(max)))])
+    pub(crate) const fn new() -> Self {
+        Self { all: [Locked(Lock::new(Shard::new()))], shared: AtomicBool::new(false) }
     }
 
     pub(crate) fn all(&self) -> &[Locked<K>] {
-        &self.0
+        &self.all
     }
 
     pub(crate) fn made(&self) -> &[Locked<K>] {
-        &self.0
+        &self.all
     }
 }
 
@@ -77,6 +81,20 @@ impl<K> Shards<K> {
         let all = self.all();
         let spread = (u64::from(hash).wrapping_mul(ODD) >> 32) as usize;
         &all[spread & (all.len() - 1)]
+    }
+
+    /// Tells the shards, once, that keys are going to be shared: only then do they need the general way to unlock.
+    #[inline]
+    pub(crate) fn share(&self) {
+        if !self.shared.load(Ordering::Acquire) {
+            self.share_now();
+        }
+    }
+
+    #[cold]
+    fn share_now(&self) {
+        self.all().iter().for_each(|shard| shard.with(|shard| shard.release = Some(Shard::release)));
+        self.shared.store(true, Ordering::Release);
     }
 
     /// Stops the waiters of every key, and wakes them after all have been stopped. Returns how many it stopped.

@@ -1,6 +1,6 @@
 //! One locked key: its holders, its waiters, and which waiters are granted it next.
 
-use super::queue::{Kind, List, Node, Nodes, State};
+use super::queue::{List, Node, Nodes, State};
 
 /// The value of `holders` for one exclusive holder.
 pub(crate) const EXCLUSIVE: u32 = 0;
@@ -64,19 +64,19 @@ impl<K> Slot<K> {
         self.holders == 0
     }
 
-    /// Returns whether a claim of this kind may join the holders of a key that is held.
-    pub(crate) fn has_room(&self, kind: Kind, max: u32) -> bool {
-        kind.shared && (1..max).contains(&self.holders)
+    /// Returns whether a claim with this limit may join the holders of a key that is held.
+    pub(crate) fn has_room(&self, max: u32) -> bool {
+        (1..max).contains(&self.holders)
     }
 
     /// Grants the key to the first waiters in the queue, as far as they can hold it. Returns whether it is still free.
-    pub(crate) fn grant(&mut self, nodes: &mut Nodes, max: u32, mut free: bool, batch: &mut List) -> bool {
-        while let Some(&Node { kind, .. }) = nodes.all.get(self.queue.head as usize) {
-            if !free && !self.has_room(kind, max) {
+    pub(crate) fn grant(&mut self, nodes: &mut Nodes, mut free: bool, batch: &mut List) -> bool {
+        while let Some(&Node { max, .. }) = nodes.all.get(self.queue.head as usize) {
+            if !free && !self.has_room(max) {
                 break;
             }
             free = false;
-            self.holders = if kind.shared { self.holders + 1 } else { EXCLUSIVE };
+            self.holders = if max == 0 { EXCLUSIVE } else { self.holders + 1 };
             self.waiting -= 1;
             let first = self.queue.head;
             nodes.chain(&mut self.queue, batch, first, State::Granted);
@@ -87,8 +87,8 @@ impl<K> Slot<K> {
     /// Takes the waiters that a stop reaches out of the queue, and returns how many.
     pub(crate) fn stop(&mut self, nodes: &mut Nodes, batch: &mut List) -> usize {
         let (before, mut at) = (self.waiting, self.queue.head);
-        while let Some(&Node { kind, next, .. }) = nodes.all.get(at as usize) {
-            if kind.stoppable {
+        while let Some(&Node { stoppable, next, .. }) = nodes.all.get(at as usize) {
+            if stoppable {
                 self.waiting -= 1;
                 nodes.chain(&mut self.queue, batch, at, State::Stopped);
             }

@@ -47,7 +47,7 @@ impl<K> Shard<K> {
         self.slots.cool(None); // the fast path of unlocking does not check the hot slot for watchers
         let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
         let mut list = List { head: NONE, tail: *last };
-        let node = self.nodes.append(&mut list, Kind { shared: false, stoppable: false }, Waker::noop().clone());
+        let node = self.nodes.append(&mut list, Kind { max: 0, stoppable: false }, Waker::noop().clone());
         *last = list.tail;
         Place { hash, node, id }
     }

@@ -16,9 +16,8 @@ impl<K> Shard<K> {
             assert_eq!(slot.waiting as usize, queued, "1: the queue is not as long as it says");
             assert!(slot.id < self.next_id, "2: an id from the future");
             assert!(ids.insert(slot.id), "2: two slots share an id");
-            assert!(slot.holders <= self.max, "4: more holders than there may be");
             if let Some(head) = self.nodes.all.get(slot.queue.head as usize) {
-                let may = head.kind.shared && slot.holders != EXCLUSIVE && slot.holders < self.max;
+                let may = slot.holders != EXCLUSIVE && slot.holders < head.max;
                 assert!(!may, "4: the first in the queue could hold the key");
             }
             listed += queued;

@@ -13,10 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
-use async_mutex_lite::{
-    KeyState, KeyedMutex, KeyedMutexGuard, KeyedMutexGuardArc, KeyedMutexGuards, KeyedMutexGuardsArc,
-    KeyedMutexSharedGuard, KeyedMutexSharedGuardArc, SharedTicket, SharedTicketArc, Stopped, Ticket, TicketArc,
-};
+use async_mutex_lite::{Borrowed, Guard, Guards, KeyState, KeyedMutex, Mode as View, Stopped, Ticket};
 
 use super::reference::{Id, Polled, Reference};
 use super::script::{Admit, By, End, Mode, Name, Op, Pick, Script, Spare, Standing, Start, Task};
@@ -141,19 +138,17 @@ enum Output<'a, S> {
 /// Held, to be dropped; some are to be stopped or downgraded as well.
 #[allow(dead_code)]
 enum Held<'a, S> {
-    Guard(KeyedMutexGuard<'a, Key, S>),
-    GuardArc(KeyedMutexGuardArc<Key, S>),
-    Shared(KeyedMutexSharedGuard<'a, Key, S>),
-    SharedArc(KeyedMutexSharedGuardArc<Key, S>),
-    Guards(KeyedMutexGuards<'a, Key, S>),
-    GuardsArc(KeyedMutexGuardsArc<Key, S>),
+    Guard(Guard<Borrowed<'a, Key, S>>),
+    GuardArc(Guard<Arc<KeyedMutex<Key, S>>>),
+    Guards(Guards<Borrowed<'a, Key, S>>),
+    GuardsArc(Guards<Arc<KeyedMutex<Key, S>>>),
 }
 
 impl<S> Held<'_, S> {
     fn downgrade(self) -> Self {
         match self {
-            Self::Guard(guard) => Self::Shared(guard.downgrade()),
-            Self::GuardArc(guard) => Self::SharedArc(guard.downgrade()),
+            Self::Guard(guard) => Self::Guard(guard.downgrade()),
+            Self::GuardArc(guard) => Self::GuardArc(guard.downgrade()),
             _ => unreachable!("cannot be downgraded"),
         }
     }
@@ -170,10 +165,8 @@ impl<S> Held<'_, S> {
 enum Thing<'a, S> {
     Gone,
     Future(Pin<Box<dyn Future<Output = Output<'a, S>> + 'a>>),
-    Ticket(Ticket<'a, Key, S>),
-    TicketArc(TicketArc<Key, S>),
-    SharedTicket(SharedTicket<'a, Key, S>),
-    SharedTicketArc(SharedTicketArc<Key, S>),
+    Ticket(Ticket<Borrowed<'a, Key, S>>),
+    TicketArc(Ticket<Arc<KeyedMutex<Key, S>>>),
     Held(Held<'a, S>),
 }
 
@@ -188,12 +181,6 @@ impl<'a, S> Thing<'a, S> {
             Self::Ticket(ticket) => Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::Guard))),
             Self::TicketArc(ticket) => {
                 Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::GuardArc)))
-            }
-            Self::SharedTicket(ticket) => {
-                Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::Shared)))
-            }
-            Self::SharedTicketArc(ticket) => {
-                Pin::new(ticket).poll(context).map(|turn| unless_stopped(turn.map(Held::SharedArc)))
             }
             Self::Gone | Self::Held(_) => unreachable!("not pollable"),
         }
@@ -234,13 +221,12 @@ pub(crate) fn run_quietly<S: BuildHasher + Default + 'static>(script: &Script) -
 }
 
 fn carry_out<S: BuildHasher + Default + 'static>(script: &Script, noting: bool) -> Result<(), String> {
-    let max = script.max.number();
-    let mutex = Arc::new(Mutex::<S>::with_max_shared_and_hasher(max, S::default()));
+    let mutex = Arc::new(Mutex::<S>::with_hasher(S::default()));
     let mut driver = Driver {
         mutex: &mutex,
         alive: Arc::default(),
         actors: Vec::new(),
-        reference: Reference::new(max),
+        reference: Reference::default(),
         one_shard: ONE_SHARD || TypeId::of::<S>() == TypeId::of::<OneForAll>(),
         late: Rc::default(),
         trace: noting.then(String::new),
@@ -303,7 +289,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
         same(|| "for_each_locked".into(), locked.map(|key| (key, self.reference.standing(key))).collect(), visited)?;
         for key in Name::ALL {
             same(|| format!("is_locked({key:?})"), self.reference.is_locked(key), self.mutex.is_locked(&key))?;
-            same(|| format!("waiting({key:?})"), self.reference.standing(key).2, self.mutex.waiting(&key))?;
+            same(|| format!("waiting({key:?})"), self.reference.standing(key).2, self.mutex.state(&key).waiting)?;
         }
         same(|| "len()".into(), self.reference.len(), self.mutex.len())?;
         same(|| "is_empty()".into(), self.reference.len() == 0, self.mutex.is_empty())?;
@@ -376,8 +362,6 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
             }
             Op::RunTicket(which, task) => {
                 if let Some(id) = pick(self.reference.tickets(), which) {
-                    let shares = matches!(self.actors[id].thing, Thing::SharedTicket(_) | Thing::SharedTicketArc(_));
-                    let task = Task { or_stop: task.or_stop && !shares, ..task };
                     self.note(|| format!("#{id}: ticket.run({task:?})"));
                     let name = self.reference.key_of(id).ok_or("not a ticket")?;
                     self.reference.run_ticket(id, task);
@@ -387,8 +371,6 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                         (Thing::Ticket(ticket), false) => tasked(ticket.run(body)),
                         (Thing::TicketArc(ticket), true) => tasked(ticket.run_or_stop(body)),
                         (Thing::TicketArc(ticket), false) => tasked(ticket.run(body)),
-                        (Thing::SharedTicket(ticket), _) => tasked(ticket.run(body)),
-                        (Thing::SharedTicketArc(ticket), _) => tasked(ticket.run(body)),
                         _ => return Err(format!("#{id} is not a ticket")),
                     };
                 }
@@ -449,28 +431,27 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 let key = self.key(name);
                 self.add(match by {
                     By::Ref => held(mutex.lock(key), Held::Guard),
-                    By::Arc => held(mutex.lock_arc(key), Held::GuardArc),
+                    By::Arc => held(mutex.arc().lock(key), Held::GuardArc),
                 });
             }
             Start::TryLock(name, by, mode) => {
-                let expected = self.reference.try_lock(name, mode == Mode::Shared);
+                let expected = self.reference.try_lock(name, mode.max());
                 let key = self.key(name);
-                let found = match (mode, by) {
-                    (Mode::Exclusive, By::Ref) => mutex.try_lock(key).map(Held::Guard),
-                    (Mode::Exclusive, By::Arc) => mutex.try_lock_arc(key).map(Held::GuardArc),
-                    (Mode::Shared, By::Ref) => mutex.try_lock_shared(key).map(Held::Shared),
-                    (Mode::Shared, By::Arc) => mutex.try_lock_shared_arc(key).map(Held::SharedArc),
+                let found = match by {
+                    By::Ref => borrowed(mutex, mode).try_lock(key).map(Held::Guard),
+                    By::Arc => arc(mutex, mode).try_lock(key).map(Held::GuardArc),
                 };
                 let got = found.is_some();
                 self.add(found.map_or(Thing::Gone, Thing::Held));
                 return same(|| "try_lock got the key".into(), expected, got);
             }
-            Start::LockShared(name, by) => {
-                self.reference.lock_shared(name);
+            Start::LockShared(name, by, max) => {
+                let mode = Mode::Shared(max);
+                self.reference.lock_shared(name, mode.max());
                 let key = self.key(name);
                 self.add(match by {
-                    By::Ref => held(mutex.lock_shared(key), Held::Shared),
-                    By::Arc => held(mutex.lock_shared_arc(key), Held::SharedArc),
+                    By::Ref => held(borrowed(mutex, mode).lock(key), Held::Guard),
+                    By::Arc => held(arc(mutex, mode).lock(key), Held::GuardArc),
                 });
             }
             Start::LockBlocking(name, _) if self.reference.is_locked(name) => {
@@ -478,17 +459,17 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.add(Thing::Gone);
             }
             Start::LockBlocking(name, by) => {
-                self.reference.try_lock(name, false);
+                self.reference.try_lock(name, 0);
                 let key = self.key(name);
                 #[cfg(feature = "std")]
                 let held = match by {
-                    By::Ref => Held::Guard(mutex.lock_blocking(key)),
-                    By::Arc => Held::GuardArc(mutex.lock_arc_blocking(key)),
+                    By::Ref => Held::Guard(mutex.lock(key).wait()),
+                    By::Arc => Held::GuardArc(mutex.arc().lock(key).wait()),
                 };
                 #[cfg(not(feature = "std"))] // cannot block: the nearest there is
                 let held = match by {
                     By::Ref => Held::Guard(mutex.try_lock(key).expect("it is free")),
-                    By::Arc => Held::GuardArc(mutex.try_lock_arc(key).expect("it is free")),
+                    By::Arc => Held::GuardArc(mutex.arc().try_lock(key).expect("it is free")),
                 };
                 self.add(Thing::Held(held));
             }
@@ -501,13 +482,13 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 let given_up = |()| Output::GaveUp;
                 self.actors[id].thing = match by {
                     By::Ref => {
-                        let lock = mutex.lock_unless(key, ready);
+                        let lock = mutex.lock(key).unless(ready);
                         Thing::future(async move {
                             lock.await.map_or_else(given_up, |guard| Output::Held(Held::Guard(guard)))
                         })
                     }
                     By::Arc => {
-                        let lock = mutex.lock_arc_unless(key, ready);
+                        let lock = mutex.arc().lock(key).unless(ready);
                         Thing::future(async move {
                             lock.await.map_or_else(given_up, |guard| Output::Held(Held::GuardArc(guard)))
                         })
@@ -520,7 +501,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
                 self.add(match by {
                     By::Ref => held(mutex.lock_many(keys), Held::Guards),
-                    By::Arc => held(mutex.lock_many_arc(keys), Held::GuardsArc),
+                    By::Arc => held(mutex.arc().lock_many(keys), Held::GuardsArc),
                 });
             }
             Start::Run(name, task) => {
@@ -531,13 +512,11 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                     if task.or_stop { tasked(mutex.run_or_stop(key, body)) } else { tasked(mutex.run(key, body)) };
             }
             Start::Ticket(name, by, mode) => {
-                self.reference.ticket(name, mode == Mode::Shared);
+                self.reference.ticket(name, mode.max());
                 let key = self.key(name);
-                self.add(match (mode, by) {
-                    (Mode::Exclusive, By::Ref) => Thing::Ticket(mutex.ticket(key)),
-                    (Mode::Exclusive, By::Arc) => Thing::TicketArc(mutex.ticket_arc(key)),
-                    (Mode::Shared, By::Ref) => Thing::SharedTicket(mutex.ticket_shared(key)),
-                    (Mode::Shared, By::Arc) => Thing::SharedTicketArc(mutex.ticket_shared_arc(key)),
+                self.add(match by {
+                    By::Ref => Thing::Ticket(borrowed(mutex, mode).ticket(key)),
+                    By::Arc => Thing::TicketArc(arc(mutex, mode).ticket(key)),
                 });
             }
             #[cfg(feature = "idle")]
@@ -559,10 +538,10 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.add(Thing::Gone);
             }
             Start::LockBlockingFor(name) => {
-                let expected = self.reference.try_lock(name, false);
+                let expected = self.reference.try_lock(name, 0);
                 let key = self.key(name);
                 #[cfg(feature = "std")]
-                let found = mutex.lock_blocking_for(key, core::time::Duration::ZERO);
+                let found = mutex.lock(key).wait_timeout(core::time::Duration::ZERO);
                 #[cfg(not(feature = "std"))] // cannot block: the nearest there is
                 let found = mutex.try_lock(key);
                 let got = found.is_some();
@@ -576,18 +555,16 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
 
     fn ticket_if(&mut self, name: Name, by: By, mode: Mode, admit: Admit) -> Result<(), String> {
         let (mutex, standing_before) = (self.mutex, self.reference.standing(name));
-        let expected = self.reference.ticket_if(name, mode == Mode::Shared, admit);
+        let expected = self.reference.ticket_if(name, mode.max(), admit);
         let key = self.key(name);
         let mut seen = None;
         let decide = |now| {
             seen = Some(standing(now));
             admit.decide(standing(now)).unwrap_or_else(|| panic_as_planned())
         };
-        let call = AssertUnwindSafe(|| match (mode, by) {
-            (Mode::Exclusive, By::Ref) => mutex.ticket_if(key, decide).map(Thing::Ticket),
-            (Mode::Exclusive, By::Arc) => mutex.ticket_arc_if(key, decide).map(Thing::TicketArc),
-            (Mode::Shared, By::Ref) => mutex.ticket_shared_if(key, decide).map(Thing::SharedTicket),
-            (Mode::Shared, By::Arc) => mutex.ticket_shared_arc_if(key, decide).map(Thing::SharedTicketArc),
+        let call = AssertUnwindSafe(|| match by {
+            By::Ref => borrowed(mutex, mode).ticket_if(key, decide).map(Thing::Ticket),
+            By::Arc => arc(mutex, mode).ticket_if(key, decide).map(Thing::TicketArc),
         });
         let found = catch_unwind(call).unwrap_or_else(|payload| {
             unplanned(payload);
@@ -641,6 +618,23 @@ impl<S: BuildHasher> Drop for Sentinel<'_, S> {
         if self.begun && !self.mutex.is_locked(&self.name) {
             self.late.set(true);
         }
+    }
+}
+
+/// A view of the mutex.
+fn borrowed<S>(mutex: &Mutex<S>, mode: Mode) -> View<Borrowed<'_, Key, S>> {
+    match mode.max() {
+        0 => mutex.exclusive(),
+        usize::MAX => mutex.shared(),
+        max => mutex.at_most(max as u32),
+    }
+}
+
+fn arc<S>(mutex: &Arc<Mutex<S>>, mode: Mode) -> View<Arc<Mutex<S>>> {
+    match mode.max() {
+        0 => mutex.arc(),
+        usize::MAX => mutex.arc().shared(),
+        max => mutex.arc().at_most(max as u32),
     }
 }
 

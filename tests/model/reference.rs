@@ -1,6 +1,6 @@
 //! The reference: a map of queues. It is slow, sequential, and meant to be obviously right.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::script::{Admit, End, Name, Spare, Standing, Task};
 
@@ -20,12 +20,12 @@ pub(crate) enum Polled {
     Panicked,
 }
 
-/// Who holds a key, shares it, or waits for it.
+/// Who holds a key, max it, or waits for it.
 #[derive(Clone, PartialEq)]
 struct Member {
     id: Id,
-    /// It wants to share.
-    shares: bool,
+    /// It is let in while fewer than these share the key; 0: it wants it for itself.
+    max: usize,
     /// A job or a ticket: a stop reaches it while it waits.
     stoppable: bool,
     /// The waker of its last poll.
@@ -44,29 +44,29 @@ enum State {
     Gone,
     Lock {
         key: Name,
-        shares: bool,
+        max: usize,
         /// For `lock_unless`: whether its signal is ready.
         signal: Option<bool>,
     },
     Many {
-        /// Before the first poll: as given. After it: sorted, and each once.
+        /// Sorted, and each once.
         keys: Vec<Name>,
         has: usize,
     },
     Ticket {
         key: Name,
-        shares: bool,
+        max: usize,
     },
     Task {
         key: Name,
-        shares: bool,
+        max: usize,
         task: Task,
         /// Once it has been called: how often it still returns pending.
         running: Option<usize>,
     },
     Guard {
         key: Name,
-        shares: bool,
+        max: usize,
     },
     Guards,
     /// Watches a key, or all.
@@ -87,24 +87,18 @@ struct Actor {
     wakes: [usize; 2],
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct Reference {
     busy: BTreeMap<Name, Busy>,
     actors: Vec<Actor>,
-    /// How many may share a key.
-    max: usize,
-}
-
-impl Reference {
-    pub(crate) fn new(max: u32) -> Self {
-        Self { busy: BTreeMap::new(), actors: Vec::new(), max: max as usize }
-    }
 }
 
 /// What can be asked.
 impl Reference {
     pub(crate) fn standing(&self, key: Name) -> Standing {
-        self.busy.get(&key).map_or((0, false, 0), |busy| (busy.inside.len(), busy.inside[0].shares, busy.waiting.len()))
+        self.busy
+            .get(&key)
+            .map_or((0, false, 0), |busy| (busy.inside.len(), busy.inside[0].max > 0, busy.waiting.len()))
     }
 
     pub(crate) fn is_locked(&self, key: Name) -> bool {
@@ -148,9 +142,9 @@ impl Reference {
         self.those(|state| !matches!(state, State::Gone | State::Guard { .. } | State::Guards))
     }
 
-    /// Those of which one can make something else: they have a key for themselves.
+    /// Those of which one can make something else.
     pub(crate) fn guards(&self) -> Vec<Id> {
-        self.those(|state| matches!(state, State::Guard { shares: false, .. }))
+        self.those(|state| matches!(state, State::Guard { .. }))
     }
 
     pub(crate) fn tickets(&self) -> Vec<Id> {
@@ -186,27 +180,28 @@ impl Reference {
     }
 
     pub(crate) fn lock(&mut self, key: Name, unless: bool) {
-        self.add(State::Lock { key, shares: false, signal: unless.then_some(false) });
+        self.add(State::Lock { key, max: 0, signal: unless.then_some(false) });
     }
 
-    pub(crate) fn lock_shared(&mut self, key: Name) {
-        self.add(State::Lock { key, shares: true, signal: None });
+    pub(crate) fn lock_shared(&mut self, key: Name, max: usize) {
+        self.add(State::Lock { key, max, signal: None });
     }
 
     pub(crate) fn lock_many(&mut self, keys: &[Name]) {
-        self.add(State::Many { keys: keys.to_vec(), has: 0 });
+        let keys = keys.iter().copied().collect::<BTreeSet<_>>();
+        self.add(State::Many { keys: keys.into_iter().collect(), has: 0 });
     }
 
     pub(crate) fn run(&mut self, key: Name, task: Task) {
-        self.add(State::Task { key, shares: false, task, running: None });
+        self.add(State::Task { key, max: 0, task, running: None });
     }
 
     /// Returns whether it got the key.
-    pub(crate) fn try_lock(&mut self, key: Name, shares: bool) -> bool {
-        let may = self.busy.get(&key).is_none_or(|busy| self.may_join(busy, shares));
+    pub(crate) fn try_lock(&mut self, key: Name, max: usize) -> bool {
+        let may = self.busy.get(&key).is_none_or(|busy| Self::may_join(busy, max));
         if may {
-            let id = self.add(State::Guard { key, shares });
-            self.join(key, id, false, shares);
+            let id = self.add(State::Guard { key, max });
+            self.join(key, id, false, max);
         } else {
             self.nothing();
         }
@@ -214,19 +209,19 @@ impl Reference {
     }
 
     /// Returns whether it was admitted.
-    pub(crate) fn ticket_if(&mut self, key: Name, shares: bool, admit: Admit) -> bool {
+    pub(crate) fn ticket_if(&mut self, key: Name, max: usize, admit: Admit) -> bool {
         let admitted = admit.decide(self.standing(key)) == Some(true);
         if admitted {
-            self.ticket(key, shares);
+            self.ticket(key, max);
         } else {
             self.nothing();
         }
         admitted
     }
 
-    pub(crate) fn ticket(&mut self, key: Name, shares: bool) {
-        let id = self.add(State::Ticket { key, shares });
-        self.join(key, id, true, shares);
+    pub(crate) fn ticket(&mut self, key: Name, max: usize) {
+        let id = self.add(State::Ticket { key, max });
+        self.join(key, id, true, max);
         // It has no key of its own, and it is in the queue.
         self.actors[id].polled = true;
     }
@@ -237,15 +232,15 @@ impl Reference {
 
     /// It has the key, and runs the task when it is polled.
     pub(crate) fn run_guard(&mut self, id: Id, task: Task) {
-        if let State::Guard { key, .. } = self.actors[id].state {
-            self.actors[id].state = State::Task { key, shares: false, task, running: None };
+        if let State::Guard { key, max } = self.actors[id].state {
+            self.actors[id].state = State::Task { key, max, task, running: None };
             self.actors[id].polled = true; // it has no key of its own
         }
     }
 
     pub(crate) fn run_ticket(&mut self, id: Id, task: Task) {
-        if let State::Ticket { key, shares } = self.actors[id].state {
-            self.actors[id].state = State::Task { key, shares, task, running: None };
+        if let State::Ticket { key, max } = self.actors[id].state {
+            self.actors[id].state = State::Task { key, max, task, running: None };
         }
     }
 
@@ -278,10 +273,11 @@ impl Reference {
     }
 
     pub(crate) fn downgrade(&mut self, id: Id) {
-        if let State::Guard { key, shares } = &mut self.actors[id].state {
-            *shares = true;
+        if let State::Guard { key, max } = &mut self.actors[id].state {
+            *max = usize::MAX;
             let key = *key;
-            self.busy.get_mut(&key).expect("it has it").inside[0].shares = true;
+            let inside = &mut self.busy.get_mut(&key).expect("it has it").inside;
+            inside.iter_mut().find(|member| member.id == id).expect("it is inside").max = usize::MAX;
             self.advance(key);
         }
     }
@@ -304,9 +300,9 @@ impl Reference {
         let polled_before = std::mem::replace(&mut self.actors[id].polled, true);
         match self.actors[id].state.clone() {
             State::Gone | State::Guard { .. } | State::Guards => unreachable!("not pollable"),
-            State::Lock { key, shares, signal } => {
-                if self.reach(key, id, false, shares, waker) {
-                    self.actors[id].state = State::Guard { key, shares };
+            State::Lock { key, max, signal } => {
+                if self.reach(key, id, false, max, waker) {
+                    self.actors[id].state = State::Guard { key, max };
                     Polled::Guard
                 } else if signal == Some(true) {
                     self.drop(id);
@@ -315,11 +311,11 @@ impl Reference {
                     Polled::Pending
                 }
             }
-            State::Ticket { key, shares } => {
-                if !self.reach(key, id, true, shares, waker) {
+            State::Ticket { key, max } => {
+                if !self.reach(key, id, true, max, waker) {
                     return Polled::Pending;
                 }
-                self.actors[id].state = State::Guard { key, shares };
+                self.actors[id].state = State::Guard { key, max };
                 Polled::Guard
             }
             State::Idle { key, waker: watching } => {
@@ -333,12 +329,8 @@ impl Reference {
                     Polled::Pending
                 }
             }
-            State::Many { mut keys, mut has } => {
-                if !polled_before {
-                    keys.sort();
-                    keys.dedup();
-                }
-                while has < keys.len() && self.reach(keys[has], id, false, false, waker) {
+            State::Many { keys, mut has } => {
+                while has < keys.len() && self.reach(keys[has], id, false, 0, waker) {
                     has += 1;
                 }
                 if has < keys.len() {
@@ -349,10 +341,10 @@ impl Reference {
                     Polled::Guard
                 }
             }
-            State::Task { key, shares, task, running } => {
+            State::Task { key, max, task, running } => {
                 let mut pending = match running {
                     Some(pending) => pending,
-                    None if !self.reach(key, id, true, shares, waker) => return Polled::Pending,
+                    None if !self.reach(key, id, true, max, waker) => return Polled::Pending,
                     None => {
                         self.actors[id].calls += 1;
                         usize::from(task.long)
@@ -360,7 +352,7 @@ impl Reference {
                 };
                 if pending > 0 {
                     pending -= 1;
-                    self.actors[id].state = State::Task { key, shares, task, running: Some(pending) };
+                    self.actors[id].state = State::Task { key, max, task, running: Some(pending) };
                     return Polled::Pending;
                 }
                 if task.or_stop && task.end != End::Ok {
@@ -378,10 +370,10 @@ impl Reference {
     }
 
     /// Joins the queue, if it has not yet. Returns whether it has the key; if so, it begins.
-    fn reach(&mut self, key: Name, id: Id, stoppable: bool, shares: bool, waker: Spare) -> bool {
+    fn reach(&mut self, key: Name, id: Id, stoppable: bool, max: usize, waker: Spare) -> bool {
         let has_joined = |busy: &Busy| busy.inside.iter().chain(&busy.waiting).any(|member| member.id == id);
         if !self.busy.get(&key).is_some_and(has_joined) {
-            self.join(key, id, stoppable, shares);
+            self.join(key, id, stoppable, max);
         }
         let busy = self.busy.get_mut(&key).expect("it has joined");
         if busy.inside.iter().any(|member| member.id == id) {
@@ -393,14 +385,14 @@ impl Reference {
     }
 
     /// Whether one may go inside a busy key at once: both kinds wait in one queue, and nobody overtakes.
-    fn may_join(&self, busy: &Busy, shares: bool) -> bool {
-        shares && busy.waiting.is_empty() && busy.inside[0].shares && busy.inside.len() < self.max
+    fn may_join(busy: &Busy, max: usize) -> bool {
+        busy.waiting.is_empty() && busy.inside[0].max > 0 && busy.inside.len() < max
     }
 
-    fn join(&mut self, key: Name, id: Id, stoppable: bool, shares: bool) {
-        let at_once = self.busy.get(&key).is_none_or(|busy| self.may_join(busy, shares));
+    fn join(&mut self, key: Name, id: Id, stoppable: bool, max: usize) {
+        let at_once = self.busy.get(&key).is_none_or(|busy| Self::may_join(busy, max));
         let busy = self.busy.entry(key).or_default();
-        let member = Member { id, shares, stoppable, waker: None };
+        let member = Member { id, max, stoppable, waker: None };
         if at_once {
             busy.inside.push(member);
         } else {
@@ -420,8 +412,8 @@ impl Reference {
     fn advance(&mut self, key: Name) {
         let Some(busy) = self.busy.get_mut(&key) else { return };
         while let Some(next) = busy.waiting.front() {
-            let all_share = next.shares && busy.inside.iter().all(|member| member.shares);
-            if !(busy.inside.is_empty() || all_share && busy.inside.len() < self.max) {
+            let all_share = busy.inside.iter().all(|member| member.max > 0);
+            if !(busy.inside.is_empty() || all_share && busy.inside.len() < next.max) {
                 break;
             }
             let mut next = busy.waiting.pop_front().expect("it is there");

@@ -70,7 +70,8 @@ vocabulary! {
     /// Exclusively, or together with others.
     pub(crate) enum Mode {
         Exclusive,
-        Shared,
+        #[cfg_attr(test, proptest(weight = 2))]
+        Shared(Max),
     }
 
     pub(crate) enum Start {
@@ -82,7 +83,7 @@ vocabulary! {
         LockBlockingFor(Name),
         LockUnless(Name, By),
         #[cfg_attr(test, proptest(weight = 3))]
-        LockShared(Name, By),
+        LockShared(Name, By, Max),
         LockMany([Option<Name>; 3], By),
         #[cfg_attr(test, proptest(weight = 3))]
         Run(Name, Task),
@@ -120,12 +121,14 @@ vocabulary! {
     }
 }
 
-impl Max {
-    pub(crate) fn number(self) -> u32 {
+impl Mode {
+    /// How many may share a key; 0: it is exclusive.
+    pub(crate) fn max(self) -> usize {
         match self {
-            Self::One => 1,
-            Self::Two => 2,
-            Self::NoLimit => u32::MAX,
+            Self::Exclusive => 0,
+            Self::Shared(Max::One) => 1,
+            Self::Shared(Max::Two) => 2,
+            Self::Shared(Max::NoLimit) => usize::MAX,
         }
     }
 }
@@ -154,14 +157,12 @@ impl Admit {
 #[derive(Clone, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Script {
-    pub(crate) max: Max,
     #[cfg_attr(test, proptest(strategy = "proptest::collection::vec(proptest::arbitrary::any::<Op>(), 0..80)"))]
     pub(crate) ops: Vec<Op>,
 }
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n    at most {:?} share", self.max)?;
         self.ops.iter().try_for_each(|op| write!(f, "\n    {op:?}"))
     }
 }

@@ -42,7 +42,7 @@ async fn step() {
             }
         }
         3 => {
-            let _guard = MUTEX.lock_blocking(key);
+            let _guard = MUTEX.lock(key).wait();
             enter(key);
         }
         4 => {
@@ -57,7 +57,7 @@ async fn step() {
             (0..KEYS).for_each(enter);
         }
         6 => {
-            let _guard = MUTEX.lock_shared(key).await;
+            let _guard = MUTEX.shared().lock(key).await;
             look(key);
         }
         7 => {
@@ -71,7 +71,7 @@ async fn step() {
                 yield_now().await;
                 None
             };
-            if let Some(_guard) = or(give_up, async { Some(MUTEX.lock_shared(key).await) }).await {
+            if let Some(_guard) = or(give_up, async { Some(MUTEX.shared().lock(key).await) }).await {
                 look(key);
             }
         }

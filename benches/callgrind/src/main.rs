@@ -41,7 +41,7 @@ fn lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
 
 #[inline(never)]
 fn share<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
-    drop(black_box(now!(mutex.lock_shared(key.clone()))));
+    drop(black_box(now!(mutex.shared().lock(key.clone()))));
 }
 
 #[inline(never)]

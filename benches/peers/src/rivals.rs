@@ -7,7 +7,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
+use async_mutex_lite::{Borrowed, KeyedMutex};
 use dashmap::DashMap;
 use lockable::{LockPool, Lockable};
 
@@ -38,7 +38,7 @@ pub struct Ours<K>(KeyedMutex<K>);
 
 impl<K: Key> Rival<K> for Ours<K> {
     const NAME: &'static str = OURS;
-    type Guard<'a> = KeyedMutexGuard<'a, K>;
+    type Guard<'a> = async_mutex_lite::Guard<Borrowed<'a, K>>;
 
     fn new() -> Self {
         Self(KeyedMutex::new())

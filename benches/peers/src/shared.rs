@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 
 use async_executor::LocalExecutor;
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuard, KeyedMutexSharedGuard};
+use async_mutex_lite::{Borrowed, KeyedMutex};
 use dashmap::DashMap;
 use futures_lite::future::{block_on, yield_now};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore};
@@ -28,19 +28,19 @@ pub trait Rival: Sync + 'static {
     fn exclusive(&self, key: u64) -> impl Future<Output = Self::Exclusive<'_>>;
 }
 
-pub struct Ours(KeyedMutex<u64>);
+pub struct Ours(KeyedMutex<u64>, u32);
 
 impl Rival for Ours {
     const NAME: &'static str = OURS;
-    type Shared<'a> = KeyedMutexSharedGuard<'a, u64>;
-    type Exclusive<'a> = KeyedMutexGuard<'a, u64>;
+    type Shared<'a> = async_mutex_lite::Guard<Borrowed<'a, u64>>;
+    type Exclusive<'a> = async_mutex_lite::Guard<Borrowed<'a, u64>>;
 
     fn new(limit: u32) -> Self {
-        Self(KeyedMutex::with_max_shared(limit))
+        Self(KeyedMutex::new(), limit)
     }
 
     fn shared(&self, key: u64) -> impl Future<Output = Self::Shared<'_>> {
-        self.0.lock_shared(key)
+        self.0.at_most(self.1).lock(key)
     }
 
     fn exclusive(&self, key: u64) -> impl Future<Output = Self::Exclusive<'_>> {

@@ -25,7 +25,7 @@ impl JsMutex {
     /// behind it.
     pub fn run(&self, key: String, task: Function, options: JsValue) -> Promise {
         let stop = Reflect::get(&options, &"onError".into()).is_ok_and(|on_error| on_error == "stop");
-        let ticket = self.0.ticket_arc(key);
+        let ticket = self.0.arc().ticket(key);
         let task = async move || JsFuture::from(Promise::resolve(&task.call0(&JsValue::UNDEFINED)?)).await;
         future_to_promise(async move {
             let done = if stop { ticket.run_or_stop(task).await } else { ticket.run(task).await };

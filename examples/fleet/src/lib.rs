@@ -82,7 +82,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuardsArc};
+use async_mutex_lite::{Guards, KeyedMutex};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -175,7 +175,7 @@ impl Fleet {
         let deadline = Instant::now() + self.limit;
         let late = |_| Error::TimedOut;
         let held = async {
-            let guards = self.mutex.lock_many_arc(keys.clone()).await;
+            let guards = self.mutex.arc().lock_many(keys.clone()).await;
             Ok::<_, Error<E>>(Held(Some((self.pool.acquire().await?, guards))))
         };
         let mut held = timeout_at(deadline, held).await.map_err(late)??; // dropped after the transaction
@@ -204,7 +204,7 @@ impl Fleet {
 }
 
 /// What is given back in the end: the connection, then the keys here, so that the next one finds it in the pool.
-struct Held(Option<(PoolConnection<Postgres>, KeyedMutexGuardsArc<String>)>);
+struct Held(Option<(PoolConnection<Postgres>, Guards<Arc<KeyedMutex<String>>>)>);
 
 impl Drop for Held {
     /// Rolls back what was given up midway, even if sqlx has done so: it forgets a BEGIN that was not answered yet.

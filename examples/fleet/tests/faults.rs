@@ -249,7 +249,7 @@ async fn a_task_that_is_dropped_at_any_step_leaves_nothing_behind() {
         }
         assert!(there.await.is_err_and(|error| error.is_cancelled()));
         assert!(here.await.is_err_and(|error| error.is_cancelled()));
-        assert_eq!(fleet.mutex.waiting("account 0"), 1, "the key stays locked while the server waits");
+        assert_eq!(fleet.mutex.state("account 0").waiting, 1, "the key stays locked while the server waits");
         release.send(()).unwrap();
         held.await.unwrap().unwrap();
         successor.await.unwrap().unwrap();
@@ -336,7 +336,7 @@ async fn hold(fleet: &Fleet, id: &'static str) -> (oneshot::Sender<()>, JoinHand
 /// Waits until so many wait for account 0 in this process.
 async fn queued(fleet: &Fleet, tasks: usize) {
     let deadline = Instant::now() + PATIENCE;
-    while fleet.mutex.waiting("account 0") < tasks {
+    while fleet.mutex.state("account 0").waiting < tasks {
         assert!(Instant::now() < deadline, "nobody waits");
         tokio::task::yield_now().await;
     }

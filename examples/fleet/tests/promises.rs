@@ -21,7 +21,7 @@ async fn only_the_head_of_the_queue_of_a_key_has_a_connection_and_the_order_is_t
         let (other, mut gone) = (other.clone(), gone.clone());
         async move {
             let work = async |_: &mut PgConnection| {
-                gone.wait_for(|go| *go).await.unwrap();
+                gone.wait_timeout(|go| *go).await.unwrap();
                 Ok(())
             };
             other.run(["account 0"], work).await as Outcome
@@ -36,7 +36,7 @@ async fn only_the_head_of_the_queue_of_a_key_has_a_connection_and_the_order_is_t
     }
     bench.until_waits("fleet").await;
     pay(&fleet, &charge("quiet", 1)).await.unwrap(); // nobody keeps it waiting
-    assert_eq!(fleet.mutex.waiting("account 0"), 19);
+    assert_eq!(fleet.mutex.state("account 0").waiting, 19);
     assert_eq!(fleet.pool.size(), 2, "one for each key in work");
     go.send(true).unwrap();
     let mut expected = 0..20;

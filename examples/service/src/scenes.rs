@@ -76,7 +76,7 @@ impl Town {
 
     /// Sends a request, and waits until it holds its key or waits for it.
     async fn queue<K: Eq + Hash>(&self, path: &str, mutex: &KeyedMutex<K>, key: K) -> Sent {
-        let queued = || usize::from(mutex.is_locked(&key)) + mutex.waiting(&key);
+        let queued = || usize::from(mutex.is_locked(&key)) + mutex.state(&key).waiting;
         let before = queued();
         let sent = self.post(path);
         until(|| queued() > before).await;

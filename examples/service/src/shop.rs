@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_mutex_lite::{KeyState, KeyedMutex, KeyedMutexGuardArc, Stopped};
+use async_mutex_lite::{Guard, KeyState, KeyedMutex, Stopped};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -102,12 +102,12 @@ impl Shop {
     }
 
     /// Waits until the request holds its key, unless it is refused.
-    async fn lock<K: Eq + Hash>(&self, mutex: &Arc<KeyedMutex<K>>, key: K) -> Result<KeyedMutexGuardArc<K>, Refusal> {
+    async fn lock<K: Eq + Hash>(&self, mutex: &Arc<KeyedMutex<K>>, key: K) -> Result<Guard<Arc<KeyedMutex<K>>>, Refusal> {
         // `admit` and taking the place are one step: a request that does not see here that the shop is closing is in the
         // queue when `close` stops it.
         let admit = |now: KeyState| now.waiting < AT_MOST_WAITING && !self.is_closing();
         let refused = || if self.is_closing() { Refusal::Closing } else { Refusal::Crowded };
-        let ticket = mutex.ticket_arc_if(key, admit).ok_or_else(refused)?;
+        let ticket = mutex.arc().ticket_if(key, admit).ok_or_else(refused)?;
         match timeout(self.patience, ticket).await {
             Ok(Ok(guard)) => Ok(guard),
             Ok(Err(Stopped)) if self.is_closing() => Err(Refusal::Closing),

@@ -88,7 +88,7 @@ async fn the_busiest_wallets_are_listed_the_longest_queue_first() {
     assert_eq!(town.get("/busy").answer().await.unwrap().text, "");
 
     let wallets = (0..BUSIEST + 2).map(|number| format!("wallet {number:02}"));
-    let guards: Vec<_> = wallets.map(|wallet| town.shop.wallets.try_lock_arc(wallet)).collect();
+    let guards: Vec<_> = wallets.map(|wallet| town.shop.wallets.arc().try_lock(wallet)).collect();
     let text = town.get("/busy").answer().await.unwrap().text;
     assert_eq!(text.lines().count(), BUSIEST);
     assert!(text.starts_with("wallet 00: 0 waiting\n"), "{text}");

@@ -42,34 +42,34 @@ pub fn everything<K: Hash + Ord + Clone>(mutex: &Arc<KeyedMutex<K>>, key: K) -> 
     let done = [
         lock(mutex, key.clone()),
         try_lock(mutex, key.clone()),
-        poll(mutex.lock_arc(key.clone())),
-        mutex.try_lock_arc(key.clone()).is_some(),
+        poll(mutex.arc().lock(key.clone())),
+        mutex.arc().try_lock(key.clone()).is_some(),
         poll(mutex.lock_many([key.clone(), key.clone()])),
-        poll(mutex.lock_many_arc([key.clone(), key.clone()])),
-        poll(mutex.lock_unless(key.clone(), async { 1 })),
-        poll(mutex.lock_arc_unless(key.clone(), async { 1 })),
-        poll(mutex.lock_shared(key.clone())),
-        poll(mutex.lock_shared_arc(key.clone())),
-        mutex.try_lock_shared(key.clone()).is_some(),
-        mutex.try_lock_shared_arc(key.clone()).is_some(),
+        poll(mutex.arc().lock_many([key.clone(), key.clone()])),
+        poll(mutex.lock(key.clone()).unless(async { 1 })),
+        poll(mutex.arc().lock(key.clone()).unless(async { 1 })),
+        poll(mutex.shared().lock(key.clone())),
+        poll(mutex.arc().shared().lock(key.clone())),
+        mutex.shared().try_lock(key.clone()).is_some(),
+        mutex.arc().shared().try_lock(key.clone()).is_some(),
         mutex.try_lock(key.clone()).map(|guard| guard.downgrade()).is_some(),
         poll(mutex.run(key.clone(), async || 1)),
         poll(mutex.run_or_stop(key.clone(), async || Err::<(), _>(1))),
         poll(mutex.ticket(key.clone())),
-        poll(mutex.ticket_arc(key.clone())),
+        poll(mutex.arc().ticket(key.clone())),
         mutex.ticket_if(key.clone(), |now| now.waiting < 2).is_some(),
-        mutex.ticket_arc_if(key.clone(), |now| now.waiting < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
-        poll(mutex.ticket_shared(key.clone())),
-        poll(mutex.ticket_shared_arc(key.clone())),
-        mutex.ticket_shared_if(key.clone(), |now| now.waiting < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
-        mutex.ticket_shared_arc_if(key.clone(), |now| now.waiting < 2).is_some(),
+        mutex.arc().ticket_if(key.clone(), |now| now.waiting < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
+        poll(mutex.shared().ticket(key.clone())),
+        poll(mutex.arc().shared().ticket(key.clone())),
+        mutex.shared().ticket_if(key.clone(), |now| now.waiting < 2).is_some_and(|ticket| poll(ticket.run(async || 1))),
+        mutex.arc().shared().ticket_if(key.clone(), |now| now.waiting < 2).is_some(),
         mutex.try_lock(key.clone()).map(|guard| guard.stop()).is_some(),
         mutex.is_locked(&key),
         mutex.is_empty(),
     ];
     let mut locked = 0;
     mutex.for_each_locked(|_, now| locked += now.holders);
-    locked + mutex.stop_all() + mutex.stop(&key) + mutex.waiting(&key) + done.into_iter().filter(|&done| done).count()
+    locked + mutex.stop_all() + mutex.stop(&key) + mutex.state(&key).waiting + done.into_iter().filter(|&done| done).count()
 }
 
 fn poll<T>(future: impl Future<Output = T>) -> bool {

@@ -9,7 +9,7 @@ use core::panic::PanicInfo;
 use core::pin::pin;
 use core::task::{Context, Waker};
 
-use async_mutex_lite::{KeyedMutex, KeyedMutexGuard};
+use async_mutex_lite::{Borrowed, Guard, KeyedMutex};
 use firmware::{Heap, exit, machine, println};
 use portable_atomic::{AtomicU32, Ordering::Relaxed};
 use static_cell::StaticCell;
@@ -34,7 +34,7 @@ const RESERVED: usize = 28;
 fn main() -> ! {
     static MEMORY: StaticCell<[u8; SIZE]> = StaticCell::new();
     HEAP.init(&MEMORY);
-    let mut guards: [Option<KeyedMutexGuard<'_, u32>>; KEYS] = [const { None }; KEYS];
+    let mut guards: [Option<Guard<Borrowed<'_, u32>>>; KEYS] = [const { None }; KEYS];
     for (key, guard) in (0..).zip(&mut guards) {
         *guard = LOCKS.try_lock(key);
         assert!(guard.is_some());
@@ -46,14 +46,14 @@ fn main() -> ! {
 
     LOCKS.reserve(RESERVED);
     let reserved = HEAP.used();
-    let mut guards: [Option<KeyedMutexGuard<'_, u32>>; 2 * RESERVED] = [const { None }; 2 * RESERVED];
+    let mut guards: [Option<Guard<Borrowed<'_, u32>>>; 2 * RESERVED] = [const { None }; 2 * RESERVED];
     for (key, guard) in (0..).zip(&mut guards) {
         *guard = LOCKS.try_lock(key);
     }
     assert_eq!(HEAP.used(), reserved);
     drop(guards);
     for round in 0..1_000 {
-        let mut guards: [Option<KeyedMutexGuard<'_, u32>>; RESERVED] = [const { None }; RESERVED];
+        let mut guards: [Option<Guard<Borrowed<'_, u32>>>; RESERVED] = [const { None }; RESERVED];
         for (key, guard) in (round * 7..).zip(&mut guards) {
             *guard = LOCKS.try_lock(key);
             let mut wait = pin!(LOCKS.lock(key));

@@ -128,15 +128,15 @@ async fn queues(locks: Locks, name: char, _alive: Alive) {
 #[embassy_executor::task]
 async fn gives_up(locks: Locks, _alive: Alive) {
     let signal = until("it is told to give up", || shared(|shared| shared.enough.get()));
-    assert!(locks.lock_unless(QUEUE, signal).await.is_err(), "the key is held for longer than that");
+    assert!(locks.lock(QUEUE).unless(signal).await.is_err(), "the key is held for longer than that");
 }
 
 /// Checks that waiters are served in FIFO order, whatever their priorities, and that waiters that leave the queue do
 /// not change it.
 async fn in_order(locks: &Locks, idle: Spawner, [urgent, ordinary]: [SendSpawner; 2]) {
-    let queued = async |count| until("they queue up", || locks.waiting(&QUEUE) == count).await;
+    let queued = async |count| until("they queue up", || locks.state(&QUEUE).waiting == count).await;
     let guard = locks.lock(QUEUE).await;
-    assert!(locks.lock_unless(QUEUE, Timer::after_ticks(2)).await.is_err(), "it is held for longer than that");
+    assert!(locks.lock(QUEUE).unless(Timer::after_ticks(2)).await.is_err(), "it is held for longer than that");
     idle.spawn(queues(locks.clone(), 'a', Alive::new()).unwrap());
     queued(1).await;
     {

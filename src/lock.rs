@@ -1,0 +1,116 @@
+//! The future of `lock`, and the ways to wait that it shares with tickets and with `lock_many`.
+
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::hash::{BuildHasher, Hash};
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll, ready};
+
+use crate::claim::{Acquire, Handle};
+use crate::guard::Guard;
+use crate::mode::Mode;
+
+/// Locks a key: the future of [`lock`](crate::KeyedMutex::lock), or another way to wait for it.
+///
+/// | to wait | use | you get |
+/// | --- | --- | --- |
+/// | for the key | `.await` | the guard |
+/// | until a signal | [`.unless(signal).await`](Self::unless) | `Ok(guard)`, or `Err` with what the signal returned |
+/// | in a thread | [`.wait()`](Self::wait) | the guard |
+/// | in a thread, with a timeout | [`.wait_timeout(timeout)`](Self::wait_timeout) | `Some(guard)` or `None` |
+///
+/// It takes its place in the queue at its first poll.
+#[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
+pub struct Lock<H: Handle>(pub(crate) Acquire<H, false>);
+
+impl<H: Handle> Lock<H> {
+    pub(crate) fn new(mode: Mode<H>, key: H::Key) -> Self {
+        Self(Acquire::new(mode, key))
+    }
+}
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Lock<H> {
+    type Output = Guard<H>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Guard<H>> {
+        Poll::Ready(Guard(ready!(Pin::new(&mut self.0).poll(context))))
+    }
+}
+
+impl<H: Handle> fmt::Debug for Lock<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock(..)")
+    }
+}
+
+/// Waits for a future, or for a signal, whichever is ready first.
+pub(crate) async fn unless<G, T>(lock: impl Future<Output = G>, signal: impl Future<Output = T>) -> Result<G, T> {
+    let first; // out here, so that it is not leaked if dropping one of them panics
+    {
+        let (mut lock, mut signal) = (pin!(lock), pin!(signal));
+        first = poll_fn(|context| match lock.as_mut().poll(context) {
+            Poll::Ready(guard) => Poll::Ready(Ok(guard)),
+            Poll::Pending => signal.as_mut().poll(context).map(Err),
+        })
+        .await;
+    }
+    first
+}
+
+/// The ways to wait other than `.await`.
+macro_rules! ways_to_wait {
+    ($future:ident, $output:ty) => {
+        impl<H: Handle> $future<H>
+        where
+            Self: Future<Output = $output>,
+        {
+            /// Waits, unless `signal` is ready first: a timer, a shutdown, a closed connection.
+            ///
+            /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal limits only
+            /// the wait, not how long the guard is held after that.
+            ///
+            /// | to give up | signal |
+            /// | --- | --- |
+            /// | after a timeout, on smol | `smol::Timer::after(timeout)` |
+            /// | after a timeout, on async-std | `async_std::task::sleep(timeout)` |
+            /// | after a timeout, on tokio | `tokio::time::sleep(timeout)` |
+            /// | after a timeout, on embassy | `embassy_time::Timer::after(timeout)` |
+            /// | with a cancellation token of tokio-util | `token.cancelled()` |
+            /// | when a channel says so | `shutdown.recv()` |
+            ///
+            /// # Errors
+            ///
+            /// Returns the output of the signal, if that was ready first. The place in the queue is then given up.
+            #[doc(alias("timeout", "lock_timeout", "lock_with_timeout", "cancel", "abort"))]
+            pub async fn unless<T>(self, signal: impl Future<Output = T>) -> Result<$output, T> {
+                crate::lock::unless(self, signal).await
+            }
+
+            /// Blocks the thread until it is ready. It waits in the same queue as futures.
+            ///
+            /// Do not call it from async code: it blocks a thread of the executor, and deadlocks if the holder is a task
+            /// that only this thread can run.
+            #[cfg(all(feature = "std", not(target_family = "wasm")))]
+            #[doc(alias("blocking_lock", "lock_blocking"))]
+            pub fn wait(self) -> $output {
+                crate::block::block(self, None).expect("there is no deadline")
+            }
+
+            /// Blocks the thread until it is ready, or returns `None` if the time is up first: then the place in the
+            /// queue is given up, unless the key has been granted just then.
+            ///
+            /// A free key is locked even if `timeout` is zero. Do not call it from async code: see [`wait`](Self::wait).
+            #[cfg(all(feature = "std", not(target_family = "wasm")))]
+            #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
+            #[doc(alias("try_lock_for", "lock_timeout"))]
+            pub fn wait_timeout(self, timeout: core::time::Duration) -> Option<$output> {
+                // A deadline that the clock cannot represent never comes.
+                crate::block::block(self, std::time::Instant::now().checked_add(timeout))
+            }
+        }
+    };
+}
+pub(crate) use ways_to_wait;
+
+ways_to_wait!(Lock, Guard<H>);
