@@ -127,12 +127,9 @@ use crate::table::{Locked, Shards};
 ///
 /// # `Send`
 ///
-/// Guards, tickets and the futures of the mutex are `Send`, and the mutex is `Sync`, if `K` is `Send`, and the hasher
-/// `Send` and `Sync`, as hashers usually are. What a future is given must be `Send` as well: the signal of
-/// [`unless`](crate::Lock::unless), the reference of
-/// [`idle`](Self::idle), the closure of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop), and the future of
-/// that closure. The compiler infers the last for a concrete closure; for a *generic* one, the bound cannot be written:
-/// see the [recipe](crate::guide::recipes#calloncefuture-cannot-be-sent-between-threads).
+/// If `K: Send` and `S: Send + Sync`, the mutex is `Sync`, and its guards, tickets and futures are `Send`. What a future is
+/// given must be `Send` as well: the signal of [`unless`](crate::Lock::unless), the reference of [`idle`](Self::idle), the
+/// closure of [`run`](Self::run) and [`run_or_stop`](Self::run_or_stop), and the future of that closure.
 ///
 /// # Without `std`
 ///

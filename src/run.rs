@@ -55,13 +55,12 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// # Errors
     ///
     /// [`Stopped`]
-    pub async fn run<T>(self, key: H::Key, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        let output; // out here, so that it is not leaked if unlocking panics
-        {
-            let _guard = Turn(Acquire::new(self, key)).await?;
-            output = job().await;
-        }
-        Ok(output)
+    pub fn run<F: Future>(
+        self,
+        key: H::Key,
+        job: impl FnOnce() -> F,
+    ) -> impl Future<Output = Result<F::Output, Stopped>> {
+        run(Turn(Acquire::new(self, key)), job)
     }
 
     /// See [`KeyedMutex::run_or_stop`].
@@ -69,13 +68,12 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// # Errors
     ///
     /// [`Stopped`], or the error of the closure.
-    pub async fn run_or_stop<T, E>(
+    pub fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
         self,
         key: H::Key,
-        job: impl AsyncFnOnce() -> Result<T, E>,
-    ) -> Result<Result<T, E>, Stopped> {
-        let guard = Turn(Acquire::new(self, key)).await?;
-        Ok(guard.run_or_stop(job).await)
+        job: impl FnOnce() -> F,
+    ) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
+        run_or_stop(Turn(Acquire::new(self, key)), job)
     }
 }
 
@@ -110,7 +108,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// assert_eq!(receipt, Ok("charged once"));
     /// # });
     /// ```
-    pub fn run<T>(&self, key: K, job: impl AsyncFnOnce() -> T) -> impl Future<Output = Result<T, Stopped>> {
+    pub fn run<F: Future>(&self, key: K, job: impl FnOnce() -> F) -> impl Future<Output = Result<F::Output, Stopped>> {
         self.exclusive().run(key, job)
     }
 
@@ -157,10 +155,10 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("transaction", "abort on error"))]
-    pub fn run_or_stop<T, E>(
+    pub fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
         &self,
         key: K,
-        job: impl AsyncFnOnce() -> Result<T, E>,
+        job: impl FnOnce() -> F,
     ) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
         self.exclusive().run_or_stop(key, job)
     }
@@ -236,18 +234,47 @@ impl<H: Handle> Guard<H> {
     /// # Errors
     ///
     /// Returns the error of the closure.
-    pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
-        // Dropped after the job's future: the waiters are stopped, and the key is unlocked.
-        let mut guard = StopOnDrop(Some(self));
+    pub async fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(self, job: impl FnOnce() -> F) -> Result<T, E> {
+        let guard = StopOnDrop(Some(self));
         let output = job().await;
-        drop(guard.0.take_if(|_| output.is_ok()));
-        drop(guard);
+        guard.end(&output);
         output
     }
 }
 
-/// Stops the waiters if it is dropped with its guard: after an error, in a panic, or midway.
+/// Waits until it is a job's turn, and runs it while the key is held.
+pub(crate) async fn run<H: Handle, F: Future>(
+    turn: impl Future<Output = Result<Guard<H>, Stopped>>,
+    job: impl FnOnce() -> F,
+) -> Result<F::Output, Stopped> {
+    let output; // out here, so that it is not leaked if unlocking panics
+    {
+        let _guard = turn.await?;
+        output = job().await;
+    }
+    Ok(output)
+}
+
+/// The same, but it stops the queue unless the job returns `Ok`. (A future that awaited [`Guard::run_or_stop`] would be
+/// larger by another copy of the job.)
+pub(crate) async fn run_or_stop<H: Handle, T, E, F: Future<Output = Result<T, E>>>(
+    turn: impl Future<Output = Result<Guard<H>, Stopped>>,
+    job: impl FnOnce() -> F,
+) -> Result<Result<T, E>, Stopped> {
+    let guard = StopOnDrop(Some(turn.await?));
+    let output = job().await;
+    guard.end(&output);
+    Ok(output)
+}
+
+/// Holds a key while a job runs. If it is dropped before the end, in a panic or midway, it stops the waiters.
 struct StopOnDrop<H: Handle>(Option<Guard<H>>);
+
+impl<H: Handle> StopOnDrop<H> {
+    fn end<T, E>(mut self, output: &Result<T, E>) {
+        drop(self.0.take_if(|_| output.is_ok()));
+    }
+}
 
 impl<H: Handle> Drop for StopOnDrop<H> {
     fn drop(&mut self) {

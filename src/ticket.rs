@@ -10,7 +10,7 @@ use crate::guard::Guard;
 use crate::lock::ways_to_wait;
 use crate::mode::{Borrowed, Mode};
 use crate::mutex::KeyedMutex;
-use crate::run::{Stopped, admitted};
+use crate::run::{self, Stopped, admitted};
 use crate::table::{GRANTED, KeyState, STOPPED};
 
 /// A place in the queue of a key, taken when the ticket was made. It waits in the same ways as a [`Lock`](crate::Lock).
@@ -51,13 +51,8 @@ impl<H: Handle> Ticket<H> {
     ///
     /// Returns [`Stopped`], without calling the closure, if the queue was stopped while the ticket waited in it, polled
     /// or not.
-    pub async fn run<T>(self, job: impl AsyncFnOnce() -> T) -> Result<T, Stopped> {
-        let output; // out here, so that it is not leaked if unlocking panics
-        {
-            let _guard = self.await?;
-            output = job().await;
-        }
-        Ok(output)
+    pub fn run<F: Future>(self, job: impl FnOnce() -> F) -> impl Future<Output = Result<F::Output, Stopped>> {
+        run::run(self, job)
     }
 
     /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run_or_stop`] does.
@@ -65,8 +60,11 @@ impl<H: Handle> Ticket<H> {
     /// # Errors
     ///
     /// The outer error is [`Stopped`], as in [`run`](Self::run); the inner one is that of the closure.
-    pub async fn run_or_stop<T, E>(self, job: impl AsyncFnOnce() -> Result<T, E>) -> Result<Result<T, E>, Stopped> {
-        Ok(self.await?.run_or_stop(job).await)
+    pub fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
+        self,
+        job: impl FnOnce() -> F,
+    ) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
+        run::run_or_stop(self, job)
     }
 
     /// Returns `true` if the key has been granted to the ticket, whether or not it has been polled since.

@@ -366,6 +366,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                     let name = self.reference.key_of(id).ok_or("not a ticket")?;
                     self.reference.run_ticket(id, task);
                     let body = self.task(name, task, id);
+                    let body = move || body();
                     self.actors[id].thing = match (self.take(id), task.or_stop) {
                         (Thing::Ticket(ticket), true) => tasked(ticket.run_or_stop(body)),
                         (Thing::Ticket(ticket), false) => tasked(ticket.run(body)),
@@ -383,6 +384,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                     let name = self.reference.key_of(id).ok_or("not a guard")?;
                     self.reference.run_guard(id, task);
                     let body = self.task(name, task, id);
+                    let body = move || body();
                     self.actors[id].thing = match self.take(id) {
                         Thing::Held(Held::Guard(guard)) => tasked(async { Ok(guard.run_or_stop(body).await) }),
                         Thing::Held(Held::GuardArc(guard)) => tasked(async { Ok(guard.run_or_stop(body).await) }),
@@ -508,6 +510,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.reference.run(name, task);
                 self.add(Thing::Gone);
                 let (key, body) = (self.key(name), self.task(name, task, id));
+                let body = move || body();
                 self.actors[id].thing =
                     if task.or_stop { tasked(mutex.run_or_stop(key, body)) } else { tasked(mutex.run(key, body)) };
             }
