@@ -71,7 +71,7 @@
 //!
 //! When an allocation fails, the allocator's error handler runs (by default: abort with `std`, panic without); the
 //! mutex is unchanged. Unlocking and cancelling need no memory.
-#![cfg_attr(not(test), no_std)]
+#![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::alloc_instead_of_core, clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -119,14 +119,6 @@ pub mod guide {
     }
     pages!(mistakes recipes microcontrollers from_javascript from_a_map comparison);
 }
-
-// The reference model once more, with the invariants checked after each critical section.
-#[cfg(test)]
-extern crate self as async_mutex_lite;
-#[cfg(test)]
-#[path = "../tests/model.rs"]
-#[allow(clippy::std_instead_of_alloc, clippy::module_inception, reason = "tests have the standard library")]
-mod model;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,7 +2,7 @@
 //! (`cargo test --test alloc -- --nocapture`).
 //!
 //! Allocations are counted for each thread, so tests that run beside each other do not mix.
-#![cfg(not(any(loom, miri, target_arch = "wasm32")))] // their own allocations would be counted
+#![cfg(not(any(async_mutex_lite_loom, miri, target_arch = "wasm32")))] // their own allocations would be counted
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Threads wait in the same queue as tasks do, and may give up after a time. No test depends on how long anything
 //! takes: a timeout must run out, may run out, or is longer than the test.
-#![cfg(all(feature = "std", not(any(loom, target_family = "wasm"))))]
+#![cfg(all(feature = "std", not(any(async_mutex_lite_loom, target_family = "wasm"))))]
 
 mod common;
 

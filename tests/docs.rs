@@ -1,5 +1,5 @@
 //! What is said twice is said alike: the table of what to use stands in the README and on the crate's page.
-#![cfg(not(any(loom, miri, target_family = "wasm")))]
+#![cfg(not(any(async_mutex_lite_loom, miri, target_family = "wasm")))]
 
 /// The rows of the table that begins with "to …", without its links.
 fn rows<'a>(page: &'a str, prefix: &'a str) -> Vec<String> {

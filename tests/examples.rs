@@ -1,5 +1,5 @@
 //! The examples do what they say they do.
-#![cfg(not(any(loom, miri)))]
+#![cfg(not(any(async_mutex_lite_loom, miri)))]
 #![allow(clippy::std_instead_of_core)] // tests have the standard library
 
 use std::io::{self, ErrorKind, Write};

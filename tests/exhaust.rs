@@ -3,7 +3,7 @@
 //!
 //! An operation that changes nothing (a poll of a future that waits, with the waker it has; a stop with nobody to stop) is
 //! carried out, and compared, but no script goes on after it: it would be one that is shorter, and is tried as well.
-#![cfg(not(any(loom, miri, target_family = "wasm")))]
+#![cfg(not(any(async_mutex_lite_loom, miri, target_family = "wasm")))]
 
 #[path = "model/mod.rs"]
 mod model;

@@ -1,5 +1,5 @@
 //! One fetch for all callers: examples/flights.rs keeps its promises, whichever caller is cancelled, and when.
-#![cfg(not(any(loom, miri, target_family = "wasm")))]
+#![cfg(not(any(async_mutex_lite_loom, miri, target_family = "wasm")))]
 #![allow(clippy::std_instead_of_core)] // tests have the standard library
 
 mod common;

@@ -6,7 +6,7 @@
 //!
 //! Where a model has no bound, all schedules are tried. A bound is on preemptions: switches away from a
 //! thread that could have gone on. Two or three find nearly all faults there are.
-#![cfg(loom)]
+#![cfg(async_mutex_lite_loom)]
 
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hasher};

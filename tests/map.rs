@@ -1,5 +1,5 @@
 //! Three mistakes that are made with a map of mutexes by hand, each made with one, and not made here.
-#![cfg(not(any(loom, miri, target_arch = "wasm32")))] // tokio's mutex is not built there
+#![cfg(not(any(async_mutex_lite_loom, miri, target_arch = "wasm32")))] // tokio's mutex is not built there
 
 mod common;
 

@@ -3,7 +3,7 @@
 //! behind. (`tests/hostile.rs` has each such deed by itself.)
 //!
 //! `MISCHIEF=200000 cargo test --release --test mischief` tries more scripts.
-#![cfg(not(any(loom, miri, target_family = "wasm")))]
+#![cfg(not(any(async_mutex_lite_loom, miri, target_family = "wasm")))]
 #![allow(unsafe_code, clippy::std_instead_of_core)] // tests have the standard library
 
 use std::cell::{Cell, RefCell};

@@ -1,6 +1,6 @@
 //! Other crates of a program may turn on any feature, of ours and of what we use: `.ci/features` runs this with
 //! those that change how threads wait. (One of them once made all events share one lock, in which they slept.)
-#![cfg(all(feature = "std", not(any(loom, target_family = "wasm"))))]
+#![cfg(all(feature = "std", not(any(async_mutex_lite_loom, target_family = "wasm"))))]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Threads and executors that use a few keys for as long as they are asked to, and give up at random: two are
 //! never inside, none sleeps forever, and memory stays flat. By command: `.ci/soak`.
-#![cfg(not(any(loom, target_family = "wasm")))]
+#![cfg(not(any(async_mutex_lite_loom, target_family = "wasm")))]
 #![allow(clippy::std_instead_of_core, reason = "tests have the standard library")]
 
 use std::future::Future;

@@ -2,7 +2,7 @@
 //! it to, and whatever others do meanwhile.
 //!
 //! All keys have one hash, and so share whatever may be shared. A test that hangs fails: see `limited`.
-#![cfg(not(any(loom, target_family = "wasm")))]
+#![cfg(not(any(async_mutex_lite_loom, target_family = "wasm")))]
 
 mod common;
 

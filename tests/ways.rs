@@ -1,5 +1,5 @@
 //! Each mode goes with each operation and each way to wait.
-#![cfg(all(feature = "std", not(any(loom, target_family = "wasm"))))]
+#![cfg(all(feature = "std", not(any(async_mutex_lite_loom, target_family = "wasm"))))]
 
 mod common;
 

@@ -10,14 +10,14 @@
 //! panic: the only user code that runs inside is `Eq`, `Borrow`, and the closures of `ticket_if` and
 //! `for_each_locked`, before anything has changed.
 
-#[cfg(all(loom, not(all(feature = "std", feature = "loom", not(feature = "critical-section")))))]
-compile_error!("the model checker stands in for the threads of `std`: `.ci/loom` says how to build for it");
+#[cfg(all(async_mutex_lite_loom, not(all(feature = "std", feature = "_loom", not(feature = "critical-section")))))]
+compile_error!("`cfg(async_mutex_lite_loom)` is for this crate's own model checker, which stands in for the threads of `std`");
 
 #[cfg(feature = "critical-section")]
 type Inner<T> = critical_section::Mutex<core::cell::RefCell<T>>;
-#[cfg(all(feature = "std", not(feature = "critical-section"), not(loom)))]
+#[cfg(all(feature = "std", not(feature = "critical-section"), not(async_mutex_lite_loom)))]
 type Inner<T> = std::sync::Mutex<T>;
-#[cfg(all(feature = "std", not(feature = "critical-section"), loom))]
+#[cfg(all(feature = "std", not(feature = "critical-section"), async_mutex_lite_loom))]
 type Inner<T> = loom::sync::Mutex<T>;
 #[cfg(not(any(feature = "std", feature = "critical-section")))]
 type Inner<T> = spin::Mutex<T>;
@@ -25,14 +25,14 @@ type Inner<T> = spin::Mutex<T>;
 pub(crate) struct Lock<T>(Inner<T>);
 
 impl<T> Lock<T> {
-    #[cfg(not(loom))]
+    #[cfg(not(async_mutex_lite_loom))]
     pub(crate) const fn new(value: T) -> Self {
         #[cfg(feature = "critical-section")]
         let value = core::cell::RefCell::new(value);
         Self(Inner::new(value))
     }
 
-    #[cfg(loom)]
+    #[cfg(async_mutex_lite_loom)]
     pub(crate) fn new(value: T) -> Self {
         Self(Inner::new(value))
     }

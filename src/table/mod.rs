@@ -43,8 +43,8 @@
 //! 5. Watchers are taken out of their list in the critical section that removes the slot, and the hot slot has none.
 //!    *Kept by* `Shard::tell`, `Slots::cool`; *checked by* `Shard::check`, `tests/idle.rs`.
 //!
-//! `Shard::check` runs after every critical section in the crate's unit tests (the reference model), under loom, and in
-//! the fuzzer.
+//! `Shard::check` runs after every critical section if `cfg(async_mutex_lite_check)` is set: `.ci/checked` runs the tests
+//! with it, and so do the fuzzer and the model checker.
 //!
 //! # User code
 //!
@@ -131,8 +131,7 @@ mod slot;
 mod queue;
 mod wake;
 mod lock;
-#[cfg(any(test, loom, fuzzing))]
-#[path = "../../tests/model/check.rs"]
+#[cfg(any(async_mutex_lite_check, async_mutex_lite_loom))]
 mod check;
 
 #[allow(unreachable_pub, reason = "a hidden method has it")]

@@ -212,7 +212,7 @@ impl<K> Locked<K> {
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Shard<K>) -> R) -> R {
         self.0.with(|shard| {
             let result = work(shard);
-            #[cfg(any(test, loom, fuzzing))]
+            #[cfg(any(async_mutex_lite_check, async_mutex_lite_loom))]
             shard.check();
             result
         })

@@ -44,7 +44,7 @@ impl<K> Shards<K> {
         // 16, 1.4 times with 64.
         const PER_PROCESSOR: usize = 16;
         let count = *COUNT.get_or_init(|| match std::thread::available_parallelism().map_or(1, NonZero::get) {
-            processors if cfg!(loom) || processors == 1 => 1,
+            processors if cfg!(async_mutex_lite_loom) || processors == 1 => 1,
             processors => (PER_PROCESSOR * processors).next_power_of_two(),
         });
         (0..count).map(|_| Locked(Lock::new(Shard::new()))).collect()

@@ -207,7 +207,7 @@ struct Driver<'a, S> {
 }
 
 /// Whether all keys are in one shard, whatever their hashes.
-const ONE_SHARD: bool = cfg!(any(not(feature = "std"), feature = "critical-section", loom));
+const ONE_SHARD: bool = cfg!(any(not(feature = "std"), feature = "critical-section", async_mutex_lite_loom));
 
 /// Carries out a script, then drops what is left. `Err` tells what happened, step by step.
 pub(crate) fn run<S: BuildHasher + Default + 'static>(script: &Script) -> Result<(), String> {

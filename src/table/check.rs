@@ -1,5 +1,5 @@
-//! The invariants that can be seen from one shard: after every critical section in the crate's unit tests (the
-//! reference model), under loom, and in the fuzzer. The numbers are those of [`table`](super).
+//! The invariants that can be seen from one shard. The numbers are those of [`table`](super). This is compiled for our own
+//! tests only: with `--cfg async_mutex_lite_check`, and under the model checker.
 
 use alloc::collections::BTreeSet;
 
