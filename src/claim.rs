@@ -3,41 +3,106 @@
 use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
-use core::mem;
+use core::marker::PhantomData;
 use core::ops::Deref;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 
+use crate::hash::RandomState;
 use crate::mode::Mode;
-use crate::mutex::{KeyedMutex, hash};
-use crate::table::{GRANTED, KeyState, Kind, Locked, Place, ROOMY, STOPPED};
+use crate::mutex::KeyedMutex;
+use crate::table::{FAST, KeyState, Kind, Place, Shard, Sharing, Turn, fill};
 
-/// How a caller has a mutex: [`Borrowed`](crate::Borrowed), or in an `Arc<KeyedMutex<K, S>>`.
+/// How guards, tickets, futures and modes refer to their mutex: with a [borrow](Borrowed), or with an
+/// `Arc<KeyedMutex<K, S>>`. The latter borrow nothing.
 ///
-/// Guards, tickets, futures and modes are generic over it: those with an `Arc` borrow nothing. It cannot be implemented
-/// for other types.
+/// It cannot be implemented for other types.
 pub trait Handle: Sized + fmt::Debug {
     /// The key of the mutex.
     type Key;
-    /// Its hasher.
+    /// The hasher of the mutex.
     type Hasher;
     #[doc(hidden)]
     type Mutex: Clone + Deref<Target = KeyedMutex<Self::Key, Self::Hasher>>;
 
     #[doc(hidden)]
-    fn new(mutex: Self::Mutex, hash: u32) -> Self;
+    fn new(mutex: Self::Mutex, hash: u32, _: Private) -> Self;
     #[doc(hidden)]
-    fn shard(&self, hash: u32) -> &Locked<Self::Key>;
+    fn shard(&self, hash: u32, _: Private) -> &Shard<Self::Key>;
+}
+
+/// What the hidden methods of [`Handle`] ask for, and only this crate has.
+#[derive(Debug)]
+pub struct Private(());
+
+const PRIVATE: Private = Private(());
+
+/// How guards, tickets, futures and modes refer to a [`KeyedMutex`] that they borrow.
+pub struct Borrowed<'a, K, S = RandomState> {
+    /// That of the key, which so is not looked for again.
+    shard: &'a Shard<K>,
+    mutex: PhantomData<&'a KeyedMutex<K, S>>,
+}
+
+impl<'a, K, S> Handle for Borrowed<'a, K, S> {
+    type Key = K;
+    type Hasher = S;
+    type Mutex = &'a KeyedMutex<K, S>;
+
+    #[inline]
+    fn new(mutex: &'a KeyedMutex<K, S>, hash: u32, _: Private) -> Self {
+        Self { shard: mutex.shards.of(hash), mutex: PhantomData }
+    }
+
+    #[inline]
+    fn shard(&self, _hash: u32, _: Private) -> &Shard<K> {
+        self.shard
+    }
+}
+
+impl<K, S> fmt::Debug for Borrowed<'_, K, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Borrowed(..)")
+    }
+}
+
+#[cfg(target_has_atomic = "ptr")]
+impl<K, S> Handle for alloc::sync::Arc<KeyedMutex<K, S>> {
+    type Key = K;
+    type Hasher = S;
+    type Mutex = Self;
+
+    fn new(mutex: Self, _hash: u32, _: Private) -> Self {
+        mutex
+    }
+
+    fn shard(&self, hash: u32, _: Private) -> &Shard<K> {
+        self.shards.of(hash)
+    }
 }
 
 /// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there
 /// is no other way to unlock, nor to cancel.
 pub(crate) struct Claim<H: Handle> {
-    pub(crate) handle: H,
+    handle: H,
     pub(crate) place: Place,
 }
 
-impl<H: Handle<Key: Eq>> Claim<H> {
+impl<H: Handle> Claim<H> {
+    #[inline]
+    pub(crate) fn shard(&self) -> &Shard<H::Key> {
+        self.handle.shard(self.place.hash, PRIVATE)
+    }
+}
+
+impl<H: Handle> Drop for Claim<H> {
+    #[inline]
+    fn drop(&mut self) {
+        self.shard().give_up(&self.place);
+    }
+}
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
     /// Claims a key, if `admit` returns `true` for its state, and if it can be granted at once or there is a waker.
     #[inline]
     fn try_new(
@@ -48,50 +113,27 @@ impl<H: Handle<Key: Eq>> Claim<H> {
         admit: impl FnOnce(KeyState) -> bool,
         waker: impl FnOnce() -> Option<Waker>,
     ) -> Result<Self, H> {
-        match handle.shard(hash).with(|shard| shard.claim(kind, hash, key, admit, waker)) {
+        match handle.shard(hash, PRIVATE).with(|table| table.claim(kind, hash, key, admit, waker)) {
             Some(place) => Ok(Self { handle, place }),
             None => Err(handle),
         }
     }
-}
 
-impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
     #[inline]
     pub(crate) fn new(
-        Mode { mutex, max }: Mode<H>,
+        Mode { mutex, sharing }: Mode<H>,
         stoppable: bool,
         key: H::Key,
         admit: impl FnOnce(KeyState) -> bool,
         waker: impl FnOnce() -> Option<Waker>,
     ) -> Option<Self> {
-        let hash = hash(&mutex.hasher, &key);
+        let hash = mutex.hash(&key);
         let mut key = Some(key);
-        let claim = Self::try_new(H::new(mutex, hash), Kind { max, stoppable }, hash, &mut key, admit, waker).ok();
+        let kind = Kind { sharing, stoppable };
+        let claim = Self::try_new(H::new(mutex, hash, PRIVATE), kind, hash, &mut key, admit, waker).ok();
         drop(key); // if it was not needed: outside the lock, and while `claim` is still here, which a panic gives up
         claim
     }
-}
-
-impl<H: Handle> Drop for Claim<H> {
-    fn drop(&mut self) {
-        self.handle.shard(self.place.hash).give_up(self.place);
-    }
-}
-
-impl<H: Handle> fmt::Debug for Claim<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
-    }
-}
-
-/// Is ready when a claim has been granted or stopped: its place says which.
-#[inline(never)]
-pub(crate) fn poll_claim<H: Handle>(claim: &mut Option<Claim<H>>, context: &mut Context<'_>) -> Poll<Claim<H>> {
-    let Claim { handle, place } = claim.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");
-    if place.node < STOPPED {
-        ready!(handle.shard(place.hash).poll(place, context.waker()));
-    }
-    Poll::Ready(claim.take().expect("it was there just now"))
 }
 
 /// Claims a key at the first poll, and waits for it.
@@ -99,7 +141,7 @@ pub(crate) struct Acquire<H: Handle, const STOPPABLE: bool> {
     /// Before the first poll.
     pub(crate) start: Option<(Mode<H>, H::Key)>,
     /// While it waits.
-    claim: Option<Claim<H>>,
+    pub(crate) claim: Option<Claim<H>>,
 }
 
 /// Nothing in it is ever pinned.
@@ -111,18 +153,25 @@ impl<H: Handle, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
     }
 }
 
-impl<H: Handle<Key: Eq>, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
-    #[inline(never)]
-    fn wait(&mut self, handle: H, max: u32, hash: u32, key: H::Key, context: &mut Context<'_>) -> Poll<Claim<H>> {
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
+    #[cold]
+    fn wait(
+        &mut self,
+        handle: H,
+        sharing: Sharing,
+        hash: u32,
+        key: H::Key,
+        context: &mut Context<'_>,
+    ) -> Poll<Claim<H>> {
         let (mut key, mut waker) = (Some(key), Some(context.waker().clone()));
-        let claim =
-            Claim::try_new(handle, Kind { max, stoppable: STOPPABLE }, hash, &mut key, |_| true, || waker.take());
+        let kind = Kind { sharing, stoppable: STOPPABLE };
+        let claim = Claim::try_new(handle, kind, hash, &mut key, |_| true, || waker.take());
         let claim = claim.unwrap_or_else(|_| unreachable!("it has a waker, and every waiter is admitted"));
         drop((key, waker)); // as above
-        if claim.place.node == GRANTED {
+        if claim.place.turn == Turn::GRANTED {
             return Poll::Ready(claim);
         }
-        mem::forget(self.claim.replace(claim)); // there was none
+        fill(&mut self.claim, claim);
         Poll::Pending
     }
 }
@@ -132,20 +181,42 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Futu
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Claim<H>> {
-        let Some((Mode { mutex, max }, key)) = self.start.take() else { return poll_claim(&mut self.claim, context) };
-        let hash = hash(&mutex.hasher, &key);
-        let handle = H::new(mutex, hash);
-        if !ROOMY {
-            return self.wait(handle, max, hash, key, context);
+        let Some((Mode { mutex, sharing }, key)) = self.start.take() else {
+            return poll_claim(&mut self.claim, context);
+        };
+        let hash = mutex.hash(&key);
+        let handle = H::new(mutex, hash, PRIVATE);
+        if !FAST {
+            return self.wait(handle, sharing, hash, key, context);
         }
         // A free key needs no waker, and to clone one may cost more than all of this.
-        let mut key = Some(key);
-        match Claim::try_new(handle, Kind { max, stoppable: STOPPABLE }, hash, &mut key, |_| true, || None) {
+        let (mut key, kind) = (Some(key), Kind { sharing, stoppable: STOPPABLE });
+        match Claim::try_new(handle, kind, hash, &mut key, |_| true, || None) {
             Ok(claim) => {
                 drop(key); // as above
                 Poll::Ready(claim)
             }
-            Err(handle) => self.wait(handle, max, hash, key.expect("nothing needed it"), context),
+            Err(handle) => self.wait(handle, sharing, hash, key.expect("nothing needed it"), context),
         }
     }
 }
+
+/// Is ready when a claim has been granted or stopped: its place says which.
+#[inline(never)]
+pub(crate) fn poll_claim<H: Handle>(claim: &mut Option<Claim<H>>, context: &mut Context<'_>) -> Poll<Claim<H>> {
+    let Claim { handle, place } = claim.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");
+    ready!(handle.shard(place.hash, PRIVATE).poll(place, context.waker()));
+    Poll::Ready(claim.take().expect("it was there just now"))
+}
+
+/// Prints guards, tickets and futures by their names: what they hold may be without `Debug`, or behind a lock.
+macro_rules! print_name {
+    ($($type:ident)*) => {
+        $(impl<H: Handle> core::fmt::Debug for $type<H> {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(concat!(stringify!($type), "(..)"))
+            }
+        })*
+    };
+}
+pub(crate) use print_name;

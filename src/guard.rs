@@ -1,9 +1,10 @@
 //! Guards: granted claims, which unlock their keys when they are dropped.
 
 use alloc::vec::Vec;
+use core::mem;
 
-use crate::claim::{Claim, Handle};
-use crate::table::{STOPPED, each};
+use crate::claim::{Claim, Handle, print_name};
+use crate::table::{Change, Turn, each};
 
 /// Holds a key, exclusively or shared. Dropping it unlocks the key, or gives the share back.
 ///
@@ -15,7 +16,6 @@ use crate::table::{STOPPED, each};
 ///
 /// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps
 /// its key locked forever; other keys are unaffected.
-#[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
 #[doc(alias("release", "unlock", "permit"))]
@@ -42,12 +42,8 @@ impl<H: Handle> Guard<H> {
     /// # });
     /// ```
     pub fn stop(mut self) {
-        let Claim { handle, place } = &mut self.0;
-        place.node = STOPPED; // nothing is left to be given up
-        handle.shard(place.hash).change(*place, &mut |slot, nodes, batch| {
-            slot.stop(nodes, batch);
-            slot.unlock()
-        });
+        self.0.place.turn = Turn::STOPPED; // nothing is left to be given up
+        self.0.shard().change(self.0.place, Change::StopAndUnlock);
     }
 
     /// Atomically downgrades an exclusive lock to a shared one. A lock that is shared already stays as it is.
@@ -69,11 +65,7 @@ impl<H: Handle> Guard<H> {
     /// # });
     /// ```
     pub fn downgrade(self) -> Self {
-        let Claim { handle, place } = &self.0;
-        handle.shard(place.hash).change(*place, &mut |slot, _, _| {
-            slot.holders = slot.holders.max(1);
-            false
-        });
+        self.0.shard().change(self.0.place, Change::Downgrade);
         self
     }
 }
@@ -82,15 +74,13 @@ impl<H: Handle> Guard<H> {
 ///
 /// It has no `stop`: to stop the waiters of one of its keys, call [`KeyedMutex::stop`](crate::KeyedMutex::stop) before you
 /// drop it. ([`run_or_stop`](crate::KeyedMutex::run_or_stop) on a key that it holds deadlocks.)
-#[derive(Debug)]
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
-pub struct Guards<H: Handle>(pub(crate) Vec<Guard<H>>);
+pub struct Guards<H: Handle>(pub(crate) Vec<Claim<H>>);
 
 impl<H: Handle> Drop for Guards<H> {
     fn drop(&mut self) {
-        let mut guards = self.0.drain(..);
-        each(&mut || guards.next(), drop);
+        each(&mut mem::take(&mut self.0).into_iter(), drop);
     }
 }
 
@@ -100,3 +90,5 @@ pub type KeyedMutexGuard<'a, K, S = crate::RandomState> = Guard<crate::Borrowed<
 /// A guard that owns an `Arc` of the mutex.
 #[cfg(target_has_atomic = "ptr")]
 pub type KeyedMutexGuardArc<K, S = crate::RandomState> = Guard<alloc::sync::Arc<crate::KeyedMutex<K, S>>>;
+
+print_name!(Guard Guards);

@@ -3,7 +3,7 @@
 use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 
-use crate::mutex::{KeyedMutex, hash};
+use crate::mutex::KeyedMutex;
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Waits until the key is free, that is, neither held nor waited for, without locking it.
@@ -30,7 +30,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        let hash = hash(&self.hasher, key);
+        let hash = self.hash(key);
         let shard = self.shards.of(hash);
         shard.watch(hash, |slots| Some(slots.find(hash, &mut |slot| slot.key.borrow() == key)?.id)).await;
     }

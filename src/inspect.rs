@@ -3,7 +3,7 @@
 use core::borrow::Borrow;
 use core::hash::{BuildHasher, Hash};
 
-use crate::mutex::{KeyedMutex, hash};
+use crate::mutex::KeyedMutex;
 use crate::table::KeyState;
 
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
@@ -38,9 +38,9 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        let hash = hash(&self.hasher, key);
-        self.shards.of(hash).with(|shard| {
-            let slot = shard.slots.find(hash, &mut |slot| slot.key.borrow() == key);
+        let hash = self.hash(key);
+        self.shards.of(hash).with(|table| {
+            let slot = table.slots.find(hash, &mut |slot| slot.key.borrow() == key);
             slot.map_or(KeyState::FREE, |slot| slot.state())
         })
     }
@@ -74,7 +74,7 @@ impl<K, S> KeyedMutex<K, S> {
     #[doc(alias("query", "keys", "iter", "metrics"))]
     pub fn for_each_locked(&self, mut visit: impl FnMut(&K, KeyState)) {
         for shard in self.shards.made() {
-            shard.with(|shard| shard.slots.iter_mut().for_each(|slot| visit(&slot.key, slot.state())));
+            shard.with(|table| table.slots.iter_mut().for_each(|slot| visit(&slot.key, slot.state())));
         }
     }
 
@@ -83,7 +83,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// It is exact if no other thread locks or unlocks meanwhile.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.made().iter().map(|shard| shard.with(|shard| shard.slots.len())).sum()
+        self.shards.made().iter().map(|shard| shard.with(|table| table.slots.len())).sum()
     }
 
     /// Returns `true` if no key is locked.
@@ -122,18 +122,11 @@ impl<K, S> KeyedMutex<K, S> {
     /// static SENSORS: KeyedMutex<u8> = KeyedMutex::new();
     ///
     /// // Early in main, before interrupts are enabled.
-    /// SENSORS.reserve(16);
+    /// SENSORS.reserve(16, 4);
     /// ```
     #[doc(alias("capacity", "with_capacity", "preallocate"))]
-    pub fn reserve(&self, keys: usize) {
-        let shards = self.shards.all().len();
-        let part = if shards == 1 { keys } else { keys.div_ceil(shards) * 2 };
-        for shard in self.shards.all() {
-            shard.with(|shard| {
-                shard.slots.reserve(part);
-                shard.nodes.reserve(part);
-            });
-        }
+    pub fn reserve(&self, keys: usize, waiters: usize) {
+        self.shards.reserve(keys, waiters);
     }
 
     /// Returns the hasher of the keys.

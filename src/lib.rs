@@ -125,14 +125,14 @@ pub mod guide {
 #[doc = include_str!("../tests/must_use.md")]
 struct Readme;
 
-pub use claim::Handle;
+pub use claim::{Borrowed, Handle};
 #[cfg(target_has_atomic = "ptr")]
 pub use guard::KeyedMutexGuardArc;
 pub use guard::{Guard, Guards, KeyedMutexGuard};
 pub use hash::{DefaultHasher, RandomState};
 pub use lock::Lock;
 pub use many::LockMany;
-pub use mode::{Borrowed, Mode};
+pub use mode::Mode;
 pub use mutex::KeyedMutex;
 pub use run::Stopped;
 pub use table::KeyState;

@@ -1,14 +1,12 @@
 //! The future of `lock`, and the ways to wait that it shares with tickets and with `lock_many`.
 
-use core::fmt;
 use core::future::{Future, poll_fn};
 use core::hash::{BuildHasher, Hash};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, ready};
 
-use crate::claim::{Acquire, Handle};
+use crate::claim::{Acquire, Handle, print_name};
 use crate::guard::Guard;
-use crate::mode::Mode;
 
 /// Locks a key: the future of [`lock`](crate::KeyedMutex::lock), or another way to wait for it.
 ///
@@ -23,12 +21,6 @@ use crate::mode::Mode;
 #[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
 pub struct Lock<H: Handle>(pub(crate) Acquire<H, false>);
 
-impl<H: Handle> Lock<H> {
-    pub(crate) fn new(mode: Mode<H>, key: H::Key) -> Self {
-        Self(Acquire::new(mode, key))
-    }
-}
-
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Lock<H> {
     type Output = Guard<H>;
 
@@ -38,18 +30,17 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Lock<H> {
     }
 }
 
-impl<H: Handle> fmt::Debug for Lock<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lock(..)")
-    }
-}
+print_name!(Lock);
 
 /// Waits for a future, or for a signal, whichever is ready first.
-pub(crate) async fn unless<G, T>(lock: impl Future<Output = G>, signal: impl Future<Output = T>) -> Result<G, T> {
+pub(crate) async fn unless<G, T>(
+    lock: impl Future<Output = G> + Unpin,
+    signal: impl Future<Output = T>,
+) -> Result<G, T> {
     let first; // out here, so that it is not leaked if dropping one of them panics
     {
-        let (mut lock, mut signal) = (pin!(lock), pin!(signal));
-        first = poll_fn(|context| match lock.as_mut().poll(context) {
+        let (mut lock, mut signal) = (lock, pin!(signal));
+        first = poll_fn(|context| match Pin::new(&mut lock).poll(context) {
             Poll::Ready(guard) => Poll::Ready(Ok(guard)),
             Poll::Pending => signal.as_mut().poll(context).map(Err),
         })
@@ -83,8 +74,8 @@ macro_rules! ways_to_wait {
             ///
             /// Returns the output of the signal, if that was ready first. The place in the queue is then given up.
             #[doc(alias("timeout", "lock_timeout", "lock_with_timeout", "cancel", "abort"))]
-            pub async fn unless<T>(self, signal: impl Future<Output = T>) -> Result<$output, T> {
-                crate::lock::unless(self, signal).await
+            pub fn unless<T>(self, signal: impl Future<Output = T>) -> impl Future<Output = Result<$output, T>> {
+                crate::lock::unless(self, signal)
             }
 
             /// Blocks the thread until it is ready. It waits in the same queue as futures.

@@ -1,25 +1,25 @@
 //! Several keys at once.
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 
-use crate::claim::Handle;
+use crate::claim::{Acquire, Borrowed, Handle, print_name};
 use crate::guard::Guards;
 use crate::lock::{Lock, ways_to_wait};
-use crate::mode::{Borrowed, Mode};
+use crate::mode::Mode;
 use crate::mutex::KeyedMutex;
+use crate::table::{Sharing, each, fill};
 
 /// Locks several keys, one after another, in one order: the future of [`lock_many`](KeyedMutex::lock_many). It can be
 /// waited for in the same ways as a [`Lock`].
 #[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
 pub struct LockMany<H: Handle> {
-    locks: Vec<Lock<H>>,
-    /// Of those that are locked.
-    guards: Option<Guards<H>>,
+    /// The first `held` of them are locked. `None`: it has been ready.
+    locks: Option<Vec<Acquire<H, false>>>,
+    held: usize,
 }
 
 impl<H: Handle<Key: Ord>> LockMany<H> {
@@ -45,19 +45,20 @@ impl<H: Handle<Key: Ord>> LockMany<H> {
     /// # });
     /// ```
     pub fn of(locks: impl IntoIterator<Item = Lock<H>>) -> Self {
-        let mut locks: Vec<_> = locks.into_iter().collect();
-        fn parts<H: Handle>(lock: &Lock<H>) -> (*const (), &H::Key, u32) {
-            let (mode, key) = lock.0.start.as_ref().expect("a lock that is put together has not been polled");
-            (core::ptr::from_ref(&*mode.mutex).cast(), key, mode.max)
-        }
-        locks.sort_unstable_by(|a, b| parts(a).cmp(&parts(b)));
+        let mut locks: Vec<_> = locks.into_iter().map(|lock| lock.0).collect();
+        locks.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
         locks.dedup_by(|b, a| {
-            let ((a, a_key, _), (b, b_key, _)) = (parts(a), parts(b));
-            (a, a_key) == (b, b_key)
+            let ((a_key, a, _), (b_key, b, _)) = (order(a), order(b));
+            (a_key, a) == (b_key, b)
         });
-        let guards = Some(Guards(Vec::with_capacity(locks.len())));
-        Self { locks, guards }
+        Self { locks: Some(locks), held: 0 }
     }
+}
+
+/// By what locks are sorted: of two for one key, the stronger comes first.
+fn order<H: Handle>(lock: &Acquire<H, false>) -> (&H::Key, *const KeyedMutex<H::Key, H::Hasher>, Sharing) {
+    let (mode, key) = lock.start.as_ref().expect("`LockMany::of` is given locks that have not been polled");
+    (key, &*mode.mutex, mode.sharing)
 }
 
 /// Nothing in it is ever pinned.
@@ -67,20 +68,27 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for LockMany<H> {
     type Output = Guards<H>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Guards<H>> {
-        let Self { locks, guards } = &mut *self;
-        let held = &mut guards.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion").0;
-        while let Some(lock) = locks.get_mut(held.len()) {
-            held.push(ready!(Pin::new(lock).poll(context)));
+        let Self { locks, held } = &mut *self;
+        let all = locks.as_mut().expect("a `KeyedMutex` future or ticket was polled after completion");
+        while let Some(lock) = all.get_mut(*held) {
+            let claim = ready!(Pin::new(&mut *lock).poll(context));
+            fill(&mut lock.claim, claim);
+            *held += 1;
         }
-        Poll::Ready(guards.take().expect("they were there just now"))
+        let locks = locks.take().expect("they were there just now");
+        Poll::Ready(Guards(locks.into_iter().filter_map(|lock| lock.claim).collect()))
     }
 }
 
-impl<H: Handle> fmt::Debug for LockMany<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LockMany(..)")
+impl<H: Handle> Drop for LockMany<H> {
+    fn drop(&mut self) {
+        if let Some(locks) = &mut self.locks {
+            each(&mut locks.iter_mut().filter_map(|lock| lock.claim.take()), drop);
+        }
     }
 }
+
+print_name!(LockMany);
 
 ways_to_wait!(LockMany, Guards<H>);
 

@@ -1,15 +1,16 @@
 //! Modes: locking keys shared, or with an `Arc` of the mutex.
 
+#[cfg(target_has_atomic = "ptr")]
+use alloc::sync::Arc;
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
-use core::marker::PhantomData;
+use core::num::NonZero;
 
-use crate::claim::{Claim, Handle};
+use crate::claim::{Acquire, Borrowed, Claim, Handle};
 use crate::guard::Guard;
-use crate::hash::RandomState;
 use crate::lock::Lock;
 use crate::mutex::KeyedMutex;
-use crate::table::Locked;
+use crate::table::Sharing;
 
 /// A [`KeyedMutex`], and how its keys are to be locked: exclusively, shared, or by at most n; borrowed, or owned.
 ///
@@ -40,15 +41,14 @@ use crate::table::Locked;
 #[must_use = "a mode does nothing by itself: call `lock`, `ticket` or another of its methods"]
 pub struct Mode<H: Handle> {
     pub(crate) mutex: H::Mutex,
-    /// The limit of sharing; 0: it locks exclusively.
-    pub(crate) max: u32,
+    pub(crate) sharing: Sharing,
 }
 
 impl<K, S> KeyedMutex<K, S> {
     /// Locks keys exclusively, as the methods of the mutex itself do: for code that chooses between this and
     /// [`shared`](Self::shared).
     pub const fn exclusive(&self) -> Mode<Borrowed<'_, K, S>> {
-        Mode { mutex: self, max: 0 }
+        Mode { mutex: self, sharing: None }
     }
 
     /// Locks keys shared: together with any number of other shared holders. See [sharing](Mode#sharing).
@@ -68,7 +68,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("read", "lock_shared", "rwlock"))]
     pub fn shared(&self) -> Mode<Borrowed<'_, K, S>> {
-        self.at_most(self.max_shared)
+        self.exclusive().shared()
     }
 
     /// Locks keys shared, each while fewer than `n` hold it shared: a semaphore for each key. See
@@ -96,6 +96,14 @@ impl<K, S> KeyedMutex<K, S> {
     }
 }
 
+/// Checks the limit of [`KeyedMutex::at_most`].
+pub(crate) const fn limit(n: u32) -> NonZero<u32> {
+    match NonZero::new(n) {
+        Some(limit) => limit,
+        None => panic!("`n` must be greater than zero"),
+    }
+}
+
 impl<H: Handle> Mode<H> {
     /// The mutex.
     pub fn mutex(&self) -> &KeyedMutex<H::Key, H::Hasher> {
@@ -104,8 +112,8 @@ impl<H: Handle> Mode<H> {
 
     /// The same, shared: see [`KeyedMutex::shared`].
     pub fn shared(self) -> Self {
-        let n = self.mutex.max_shared;
-        self.at_most(n)
+        let limit = self.mutex.max_shared;
+        self.sharing(limit)
     }
 
     /// The same, by at most `n`: see [`KeyedMutex::at_most`].
@@ -114,16 +122,24 @@ impl<H: Handle> Mode<H> {
     ///
     /// If `n` is 0.
     pub fn at_most(self, n: u32) -> Self {
-        assert!(n > 0, "`n` must be greater than zero");
+        self.sharing(limit(n))
+    }
+
+    /// The same, exclusively: see [`KeyedMutex::exclusive`].
+    pub fn exclusive(self) -> Self {
+        Self { sharing: None, ..self }
+    }
+
+    fn sharing(self, limit: NonZero<u32>) -> Self {
         self.mutex.shards.share();
-        Self { max: n, ..self }
+        Self { sharing: Some(limit), ..self }
     }
 }
 
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// See [`KeyedMutex::lock`].
     pub fn lock(self, key: H::Key) -> Lock<H> {
-        Lock::new(self, key)
+        Lock(Acquire::new(self, key))
     }
 
     /// See [`KeyedMutex::try_lock`]. A shared lock is possible unless the key is locked exclusively, has waiters, or is
@@ -136,7 +152,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
 
 impl<H: Handle> Clone for Mode<H> {
     fn clone(&self) -> Self {
-        Self { mutex: self.mutex.clone(), max: self.max }
+        Self { mutex: self.mutex.clone(), sharing: self.sharing }
     }
 }
 
@@ -144,75 +160,29 @@ impl<H: Handle<Mutex: Copy>> Copy for Mode<H> {}
 
 impl<H: Handle> fmt::Debug for Mode<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mode").field("max", &self.max).finish_non_exhaustive()
-    }
-}
-
-/// How guards, tickets and futures refer to a [`KeyedMutex`] that they borrow: by the shard of their key.
-pub struct Borrowed<'a, K, S = RandomState> {
-    shard: &'a Locked<K>,
-    mutex: PhantomData<&'a KeyedMutex<K, S>>,
-}
-
-impl<'a, K, S> Handle for Borrowed<'a, K, S> {
-    type Key = K;
-    type Hasher = S;
-    type Mutex = &'a KeyedMutex<K, S>;
-
-    fn new(mutex: &'a KeyedMutex<K, S>, hash: u32) -> Self {
-        Self { shard: mutex.shards.of(hash), mutex: PhantomData }
-    }
-
-    fn shard(&self, _hash: u32) -> &Locked<K> {
-        self.shard
-    }
-}
-
-impl<K, S> fmt::Debug for Borrowed<'_, K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Borrowed(..)")
+        f.debug_struct("Mode").field("sharing", &self.sharing).finish_non_exhaustive()
     }
 }
 
 #[cfg(target_has_atomic = "ptr")]
-mod arc {
-    use alloc::sync::Arc;
-
-    use super::{Handle, KeyedMutex, Locked, Mode};
-
-    impl<K, S> Handle for Arc<KeyedMutex<K, S>> {
-        type Key = K;
-        type Hasher = S;
-        type Mutex = Self;
-
-        fn new(mutex: Self, _hash: u32) -> Self {
-            mutex
-        }
-
-        fn shard(&self, hash: u32) -> &Locked<K> {
-            self.shards.of(hash)
-        }
-    }
-
-    impl<K, S> KeyedMutex<K, S> {
-        /// Locks keys with an `Arc` of the mutex: what it returns borrows nothing, and may be spawned. To share as well,
-        /// call [`shared`](Mode::shared) or [`at_most`](Mode::at_most) after it.
-        ///
-        /// # Examples
-        ///
-        /// ```
-        /// use std::sync::Arc;
-        /// use async_mutex_lite::KeyedMutex;
-        ///
-        /// # smol::block_on(async {
-        /// let mutex = Arc::new(KeyedMutex::new());
-        /// let guard = mutex.arc().lock("alice").await;
-        /// smol::spawn(async move { drop(guard) }).await;
-        /// # });
-        /// ```
-        #[doc(alias("lock_owned", "lock_arc"))]
-        pub fn arc(self: &Arc<Self>) -> Mode<Arc<Self>> {
-            Mode { mutex: self.clone(), max: 0 }
-        }
+impl<K, S> KeyedMutex<K, S> {
+    /// Locks keys with an `Arc` of the mutex: what it returns borrows nothing, and may be spawned. To share as well,
+    /// call [`shared`](Mode::shared) or [`at_most`](Mode::at_most) after it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// # smol::block_on(async {
+    /// let mutex = Arc::new(KeyedMutex::new());
+    /// let guard = mutex.arc().lock("alice").await;
+    /// smol::spawn(async move { drop(guard) }).await;
+    /// # });
+    /// ```
+    #[doc(alias("lock_arc", "lock_owned", "try_lock_arc", "lock_arc_blocking", "ticket_arc", "lock_many_arc"))]
+    pub fn arc(self: &Arc<Self>) -> Mode<Arc<Self>> {
+        Mode { mutex: self.clone(), sharing: None }
     }
 }

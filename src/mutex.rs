@@ -2,13 +2,15 @@
 
 use core::fmt;
 use core::hash::{BuildHasher, Hash};
+use core::num::NonZero;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
+use crate::claim::Borrowed;
 use crate::guard::Guard;
 use crate::hash::RandomState;
 use crate::lock::Lock;
-use crate::mode::Borrowed;
-use crate::table::{Locked, Shards};
+use crate::mode::limit;
+use crate::table::{Shard, Shards};
 
 /// A keyed async mutex.
 ///
@@ -138,7 +140,8 @@ use crate::table::{Locked, Shards};
 pub struct KeyedMutex<K, S = RandomState> {
     pub(crate) shards: Shards<K>,
     /// How many may share a key, unless `at_most` says otherwise.
-    pub(crate) max_shared: u32,
+    /// What [`shared`](Self::shared) means.
+    pub(crate) max_shared: NonZero<u32>,
     pub(crate) hasher: S,
 }
 
@@ -174,7 +177,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// ```
     #[must_use]
     pub const fn with_hasher(hasher: S) -> Self {
-        Self { shards: Shards::new(), max_shared: u32::MAX, hasher }
+        Self { shards: Shards::new(), max_shared: NonZero::<u32>::MAX, hasher }
     }
 
     /// The same as [`with_max_shared`](KeyedMutex::with_max_shared), with the given hasher.
@@ -184,8 +187,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// If `n` is 0.
     #[must_use]
     pub const fn with_max_shared_and_hasher(n: u32, hasher: S) -> Self {
-        assert!(n > 0, "`n` must be greater than zero");
-        Self { shards: Shards::new(), max_shared: n, hasher }
+        Self { shards: Shards::new(), max_shared: limit(n), hasher }
     }
 }
 
@@ -235,10 +237,15 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 }
 
-/// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared.
-pub(crate) fn hash<Q: ?Sized + Hash>(hasher: &impl BuildHasher, key: &Q) -> u32 {
-    let hash = hasher.hash_one(key);
-    (hash ^ hash >> 32) as u32
+impl<K, S: BuildHasher> KeyedMutex<K, S> {
+    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared. A user's hasher may be the identity,
+    /// and keys regular: so each bit of the hash is carried to the upper half by a multiplication, and the bits of that half
+    /// that depend on most of the others become the lowest, by which hashbrown finds a bucket.
+    #[inline]
+    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32 {
+        let hash = self.hasher.hash_one(key);
+        (hash as u32) ^ ((hash >> 32) as u32).wrapping_mul(0x3c6e_f372)
+    }
 }
 
 impl<K, S: Default> Default for KeyedMutex<K, S> {
@@ -249,14 +256,14 @@ impl<K, S: Default> Default for KeyedMutex<K, S> {
 
 impl<K, S> fmt::Debug for KeyedMutex<K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedMutex").field("len", &self.len()).finish_non_exhaustive()
+        f.write_str("KeyedMutex(..)") // without a look at the shards, which are behind locks
     }
 }
 
 // A panic leaves the shards consistent: see the type's docs.
 impl<K, S> UnwindSafe for KeyedMutex<K, S> {}
 impl<K, S> RefUnwindSafe for KeyedMutex<K, S> {}
-impl<K> RefUnwindSafe for Locked<K> {}
+impl<K> RefUnwindSafe for Shard<K> {}
 
 // Nothing in it is ever pinned, whatever the features.
 impl<K, S: Unpin> Unpin for KeyedMutex<K, S> {}

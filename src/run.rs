@@ -11,8 +11,8 @@ use core::task::{Context, Poll};
 use crate::claim::{Acquire, Claim, Handle};
 use crate::guard::Guard;
 use crate::mode::Mode;
-use crate::mutex::{KeyedMutex, hash};
-use crate::table::STOPPED;
+use crate::mutex::KeyedMutex;
+use crate::table::Turn;
 
 /// The wait for a key was [stopped](KeyedMutex#stopping): by a [`run_or_stop`](KeyedMutex::run_or_stop) of the same key
 /// that failed, panicked or was dropped midway, or by one of the `stop` methods. The job, if there was one, was not
@@ -34,13 +34,13 @@ impl Error for Stopped {}
 /// Whether the wait has come to its end, or was stopped.
 #[inline]
 pub(crate) fn admitted<H: Handle>(claim: Claim<H>) -> Result<Guard<H>, Stopped> {
-    if claim.place.node == STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
+    if claim.place.turn == Turn::STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
 }
 
 /// Waits for a key, as a ticket does that takes its place at the first poll.
-struct Turn<H: Handle>(Acquire<H, true>);
+struct Job<H: Handle>(Acquire<H, true>);
 
-impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Turn<H> {
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Job<H> {
     type Output = Result<Guard<H>, Stopped>;
 
     #[inline]
@@ -55,12 +55,13 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// # Errors
     ///
     /// [`Stopped`]
-    pub fn run<F: Future>(
-        self,
-        key: H::Key,
-        job: impl FnOnce() -> F,
-    ) -> impl Future<Output = Result<F::Output, Stopped>> {
-        run(Turn(Acquire::new(self, key)), job)
+    pub async fn run<F: Future>(self, key: H::Key, job: impl FnOnce() -> F) -> Result<F::Output, Stopped> {
+        let output; // out here, so that it is not leaked if unlocking panics
+        {
+            let _guard = Job(Acquire::new(self, key)).await?;
+            output = job().await;
+        }
+        Ok(output)
     }
 
     /// See [`KeyedMutex::run_or_stop`].
@@ -68,12 +69,15 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// # Errors
     ///
     /// [`Stopped`], or the error of the closure.
-    pub fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
+    pub async fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
         self,
         key: H::Key,
         job: impl FnOnce() -> F,
-    ) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
-        run_or_stop(Turn(Acquire::new(self, key)), job)
+    ) -> Result<Result<T, E>, Stopped> {
+        let guard = StopOnDrop::new(Job(Acquire::new(self, key)).await?);
+        let output = job().await;
+        guard.end(&output);
+        Ok(output)
     }
 }
 
@@ -191,7 +195,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     where
         K: Borrow<Q>,
     {
-        let hash = hash(&self.hasher, key);
+        let hash = self.hash(key);
         self.shards.of(hash).stop(hash, &mut |slot| slot.key.borrow() == key)
     }
 }
@@ -235,43 +239,25 @@ impl<H: Handle> Guard<H> {
     ///
     /// Returns the error of the closure.
     pub async fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(self, job: impl FnOnce() -> F) -> Result<T, E> {
-        let guard = StopOnDrop(Some(self));
+        let guard = StopOnDrop::new(self);
         let output = job().await;
         guard.end(&output);
         output
     }
 }
 
-/// Waits until it is a job's turn, and runs it while the key is held.
-pub(crate) async fn run<H: Handle, F: Future>(
-    turn: impl Future<Output = Result<Guard<H>, Stopped>>,
-    job: impl FnOnce() -> F,
-) -> Result<F::Output, Stopped> {
-    let output; // out here, so that it is not leaked if unlocking panics
-    {
-        let _guard = turn.await?;
-        output = job().await;
-    }
-    Ok(output)
-}
-
-/// The same, but it stops the queue unless the job returns `Ok`. (A future that awaited [`Guard::run_or_stop`] would be
-/// larger by another copy of the job.)
-pub(crate) async fn run_or_stop<H: Handle, T, E, F: Future<Output = Result<T, E>>>(
-    turn: impl Future<Output = Result<Guard<H>, Stopped>>,
-    job: impl FnOnce() -> F,
-) -> Result<Result<T, E>, Stopped> {
-    let guard = StopOnDrop(Some(turn.await?));
-    let output = job().await;
-    guard.end(&output);
-    Ok(output)
-}
-
 /// Holds a key while a job runs. If it is dropped before the end, in a panic or midway, it stops the waiters.
-struct StopOnDrop<H: Handle>(Option<Guard<H>>);
+///
+/// (Those who run a job do with it what [`Guard::run_or_stop`] does: to await that would make their futures larger by
+/// another copy of the job.)
+pub(crate) struct StopOnDrop<H: Handle>(Option<Guard<H>>);
 
 impl<H: Handle> StopOnDrop<H> {
-    fn end<T, E>(mut self, output: &Result<T, E>) {
+    pub(crate) fn new(guard: Guard<H>) -> Self {
+        Self(Some(guard))
+    }
+
+    pub(crate) fn end<T, E>(mut self, output: &Result<T, E>) {
         drop(self.0.take_if(|_| output.is_ok()));
     }
 }

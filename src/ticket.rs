@@ -5,13 +5,13 @@ use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 
-use crate::claim::{Claim, Handle, poll_claim};
+use crate::claim::{Borrowed, Claim, Handle, poll_claim, print_name};
 use crate::guard::Guard;
 use crate::lock::ways_to_wait;
-use crate::mode::{Borrowed, Mode};
+use crate::mode::Mode;
 use crate::mutex::KeyedMutex;
-use crate::run::{self, Stopped, admitted};
-use crate::table::{GRANTED, KeyState, STOPPED};
+use crate::run::{StopOnDrop, Stopped, admitted};
+use crate::table::KeyState;
 
 /// A place in the queue of a key, taken when the ticket was made. It waits in the same ways as a [`Lock`](crate::Lock).
 ///
@@ -40,7 +40,6 @@ use crate::table::{GRANTED, KeyState, STOPPED};
 /// # Panics
 ///
 /// Polling a ticket after completion panics.
-#[derive(Debug)]
 #[must_use = "a ticket that is dropped gives up its place in the queue"]
 pub struct Ticket<H: Handle>(Option<Claim<H>>);
 
@@ -51,8 +50,13 @@ impl<H: Handle> Ticket<H> {
     ///
     /// Returns [`Stopped`], without calling the closure, if the queue was stopped while the ticket waited in it, polled
     /// or not.
-    pub fn run<F: Future>(self, job: impl FnOnce() -> F) -> impl Future<Output = Result<F::Output, Stopped>> {
-        run::run(self, job)
+    pub async fn run<F: Future>(self, job: impl FnOnce() -> F) -> Result<F::Output, Stopped> {
+        let output; // out here, so that it is not leaked if unlocking panics
+        {
+            let _guard = self.await?;
+            output = job().await;
+        }
+        Ok(output)
     }
 
     /// Waits for the key, and runs a closure while holding it, as [`KeyedMutex::run_or_stop`] does.
@@ -60,21 +64,20 @@ impl<H: Handle> Ticket<H> {
     /// # Errors
     ///
     /// The outer error is [`Stopped`], as in [`run`](Self::run); the inner one is that of the closure.
-    pub fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
+    pub async fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(
         self,
         job: impl FnOnce() -> F,
-    ) -> impl Future<Output = Result<Result<T, E>, Stopped>> {
-        run::run_or_stop(self, job)
+    ) -> Result<Result<T, E>, Stopped> {
+        let guard = StopOnDrop::new(self.await?);
+        let output = job().await;
+        guard.end(&output);
+        Ok(output)
     }
 
     /// Returns `true` if the key has been granted to the ticket, whether or not it has been polled since.
     #[must_use]
     pub fn is_granted(&self) -> bool {
-        self.0.as_ref().is_some_and(|Claim { handle, place }| match place.node {
-            GRANTED => true,
-            STOPPED => false,
-            node => handle.shard(place.hash).with(|shard| shard.nodes.is_granted(node)),
-        })
+        self.0.as_ref().is_some_and(|claim| claim.shard().is_granted(claim.place.turn))
     }
 }
 
@@ -89,6 +92,7 @@ impl<H: Handle> Future for Ticket<H> {
     }
 }
 
+print_name!(Ticket);
 ways_to_wait!(Ticket, Result<Guard<H>, Stopped>);
 
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {

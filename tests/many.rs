@@ -13,7 +13,7 @@ use futures_lite::future::{block_on, or, yield_now};
 #[test]
 fn it_locks_each_key_once_whatever_their_order_and_number() {
     let mutex = Arc::new(KeyedMutex::<u32>::new());
-    assert_eq!(format!("{:?}", now(mutex.lock_many([]))), "Guards([])");
+    assert_eq!(format!("{:?}", now(mutex.lock_many([]))), "Guards(..)");
     assert!(mutex.is_empty());
     let guards = now(mutex.lock_many([3, 1, 2, 3, 3, 1]));
     assert_eq!(mutex.len(), 3);

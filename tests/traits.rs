@@ -224,15 +224,15 @@ fn they_print_without_asking_anything_of_the_key() {
     let mutex = Arc::new(KeyedMutex::<Key>::new());
     let key = || Key(1);
     let guard = mutex.try_lock(key()).unwrap();
-    assert_eq!(format!("{mutex:?}"), "KeyedMutex { len: 1, .. }");
+    assert_eq!(format!("{mutex:?}"), "KeyedMutex(..)");
     assert_eq!(format!("{guard:?}"), "Guard(..)");
-    assert_eq!(format!("{:?}", mutex.ticket(key())), "Ticket(Some(..))");
-    assert_eq!(format!("{:?}", mutex.arc().shared().ticket(key())), "Ticket(Some(..))");
+    assert_eq!(format!("{:?}", mutex.ticket(key())), "Ticket(..)");
+    assert_eq!(format!("{:?}", mutex.arc().shared().ticket(key())), "Ticket(..)");
     drop(guard);
     assert_eq!(format!("{:?}", mutex.arc().shared().try_lock(key()).unwrap()), "Guard(..)");
     let many = Arc::new(KeyedMutex::<u8>::new());
-    assert_eq!(format!("{:?}", now(many.lock_many([1, 2, 1]))), "Guards([Guard(..), Guard(..)])");
-    assert_eq!(format!("{:?}", now(many.arc().lock_many([1]))), "Guards([Guard(..)])");
+    assert_eq!(format!("{:?}", now(many.lock_many([1, 2, 1]))), "Guards(..)");
+    assert_eq!(format!("{:?}", now(many.arc().lock_many([1]))), "Guards(..)");
     assert_eq!(format!("{RandomState:?}"), "RandomState");
 }
 

@@ -4,37 +4,35 @@
 use alloc::collections::BTreeSet;
 
 use super::queue::{List, NONE, Nodes, State};
-use super::shard::Shard;
-use super::slot::EXCLUSIVE;
+use super::shard::Table;
 
-impl<K> Shard<K> {
+impl<K> Table<K> {
     pub(crate) fn check(&self) {
         let mut ids = BTreeSet::new();
         let mut listed = 0;
         for slot in self.slots.hot.iter().chain(self.slots.map.iter()) {
             let queued = self.nodes.check_list(&slot.queue);
             assert_eq!(slot.waiting as usize, queued, "1: the queue is not as long as it says");
-            assert!(slot.id < self.next_id, "2: an id from the future");
+            assert!(slot.id.get() < self.next_id, "2: an id from the future");
             assert!(ids.insert(slot.id), "2: two slots share an id");
-            if let Some(head) = self.nodes.all.get(slot.queue.head as usize) {
-                let may = slot.holders != EXCLUSIVE && slot.holders < head.max;
-                assert!(!may, "4: the first in the queue could hold the key");
-            }
+            let first = self.nodes.get(slot.queue.head);
+            assert!(
+                !first.is_some_and(|node| slot.may_share(node.sharing)),
+                "4: the first in the queue could hold the key"
+            );
             listed += queued;
             #[cfg(feature = "idle")]
             {
-                listed += self.nodes.check_watchers(slot.watchers);
+                listed += self.nodes.check_watchers(slot.watchers.last());
             }
         }
         #[cfg(feature = "idle")]
         {
-            listed += self.nodes.check_watchers(self.watchers);
-            assert!(
-                self.watchers == NONE || self.slots.hot.is_some() || !self.slots.map.is_empty(),
-                "5: told too late"
-            );
+            let last = self.watchers.last();
+            listed += self.nodes.check_watchers(last);
+            assert!(last == NONE || self.slots.hot.is_some() || !self.slots.map.is_empty(), "5: told too late");
             let hot = self.slots.hot.as_ref();
-            assert!(hot.is_none_or(|slot| slot.watchers == NONE), "5: the hot slot is watched");
+            assert!(hot.is_none_or(|slot| slot.watchers.last() == NONE), "5: the hot slot is watched");
         }
         self.nodes.check_slab(listed);
     }
@@ -45,7 +43,7 @@ impl Nodes {
     fn check_list(&self, list: &List) -> usize {
         let mut count = 0;
         let (mut before, mut at) = (NONE, list.head);
-        while let Some(node) = self.all.get(at as usize) {
+        while let Some(node) = self.get(at) {
             assert!(node.waker.is_some() && node.state == State::Waiting, "3: one in a list does not wait");
             assert_eq!(node.prev, before, "3: a list is not linked both ways");
             (before, at) = (at, node.next);
@@ -60,7 +58,7 @@ impl Nodes {
     #[cfg(feature = "idle")]
     fn check_watchers(&self, last: u32) -> usize {
         let mut head = last;
-        while let Some(node) = self.all.get(head as usize).filter(|node| node.prev != NONE) {
+        while let Some(node) = self.get(head).filter(|node| node.prev != NONE) {
             head = node.prev;
         }
         self.check_list(&List { head, tail: last })
@@ -71,7 +69,7 @@ impl Nodes {
         let waiting = |node: &&super::queue::Node| node.state == State::Waiting && node.waker.is_some();
         assert_eq!(self.all.iter().filter(waiting).count(), listed, "3: one that waits is in no list");
         let (mut free, mut at) = (0, self.free);
-        while let Some(node) = self.all.get(at as usize) {
+        while let Some(node) = self.get(at) {
             assert!(node.waker.is_none(), "3: a free node has a waker");
             free += 1;
             at = node.next;

@@ -130,17 +130,17 @@ mod slots;
 mod slot;
 mod queue;
 mod wake;
-mod lock;
+mod section;
 #[cfg(any(async_mutex_lite_check, async_mutex_lite_loom))]
 mod check;
 
 #[allow(unreachable_pub, reason = "a hidden method has it")]
-pub use shard::Locked;
+pub use shard::Shard;
 pub use slot::KeyState;
 pub(crate) use {
-    queue::{GRANTED, Kind, STOPPED},
-    shard::Place,
+    queue::{Kind, Sharing, Turn, fill},
+    shard::{Change, Place},
     shards::Shards,
-    slots::ROOMY,
+    slots::FAST,
     wake::each,
 };

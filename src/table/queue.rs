@@ -8,27 +8,46 @@
 
 use alloc::vec::Vec;
 use core::mem;
+use core::num::NonZero;
 use core::task::Waker;
 
 /// No node: the end of a list, or of a batch.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// What a claim that has been granted has instead of the index of a node.
-pub(crate) const GRANTED: u32 = u32::MAX;
-
-/// What a claim that has been stopped has instead of the index of a node.
-pub(crate) const STOPPED: u32 = u32::MAX - 1;
-
 /// How many nodes are kept when they are unused, so that a few waiters that come and go do not allocate.
 const KEPT_NODES: usize = 64;
 
+/// With how many others a key may be shared: while fewer than so many hold it. `None`: it is locked exclusively.
+pub(crate) type Sharing = Option<NonZero<u32>>;
+
 /// What is claimed, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Kind {
-    /// The key is granted while fewer than this many hold it shared; 0 for an exclusive claim.
-    pub(crate) max: u32,
+    pub(crate) sharing: Sharing,
     /// Whether a stop ends the wait.
     pub(crate) stoppable: bool,
+}
+
+/// How far a claim has come: it waits, with a node; or it was granted, or stopped, and has none any more.
+///
+/// This is an enum in four bytes: an index of a node, or one of two values that are none. (A real one took thirteen
+/// instructions more for each `run`.)
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn(u32);
+
+impl Turn {
+    pub(crate) const GRANTED: Self = Self(u32::MAX);
+    pub(crate) const STOPPED: Self = Self(u32::MAX - 1);
+
+    pub(crate) fn waits(node: u32) -> Self {
+        Self(node)
+    }
+
+    /// Returns its node, if it waits.
+    #[inline]
+    pub(crate) fn node(self) -> Option<u32> {
+        (self.0 < Self::STOPPED.0).then_some(self.0)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,10 +64,10 @@ pub(crate) struct Node {
     pub(crate) prev: u32,
     /// The next node: of the list, of the batch, or of those that are free.
     pub(crate) next: u32,
-    pub(crate) state: State,
-    // Of its kind, whose padding would cost 8 bytes.
+    /// This and `stoppable` are its [`Kind`], whose padding would make a node larger.
+    pub(crate) sharing: Sharing,
     pub(crate) stoppable: bool,
-    pub(crate) max: u32,
+    pub(crate) state: State,
 }
 
 /// A queue; or a batch, which uses only the `next` links.
@@ -63,10 +82,10 @@ impl List {
 
 /// The nodes of a shard.
 pub(crate) struct Nodes {
-    pub(crate) all: Vec<Node>,
+    pub(super) all: Vec<Node>,
     /// The first free one.
-    pub(crate) free: u32,
-    pub(crate) used: u32,
+    pub(super) free: u32,
+    pub(super) used: u32,
     /// A slab of at most this many nodes is kept when it is unused: of any number, if room was reserved.
     kept: usize,
 }
@@ -74,22 +93,30 @@ pub(crate) struct Nodes {
 impl Nodes {
     pub(crate) const EMPTY: Self = Self { all: Vec::new(), free: NONE, used: 0, kept: KEPT_NODES };
 
+    /// Returns a node, or nothing at the end of a list.
+    pub(crate) fn get(&self, index: u32) -> Option<&Node> {
+        self.all.get(index as usize)
+    }
+
     #[inline]
     pub(crate) fn node(&mut self, index: u32) -> &mut Node {
-        self.all.get_mut(index as usize).expect("a node in use is in the slab")
+        self.all.get_mut(index as usize).expect("it has its node")
     }
 
     pub(crate) fn reserve(&mut self, waiters: usize) {
-        self.all.reserve(waiters.saturating_sub(self.all.len()));
-        self.kept = usize::MAX;
+        if waiters > 0 {
+            self.all.reserve(waiters.saturating_sub(self.all.len()));
+            self.kept = usize::MAX;
+        }
     }
 
     /// Puts a node at the end of a list. If there is no memory for it, nothing has changed.
+    #[inline]
     pub(crate) fn append(&mut self, list: &mut List, kind: Kind, waker: Waker) -> u32 {
-        let index = self.free;
-        if index == NONE {
-            return self.grow(list, kind, waker);
+        if self.free == NONE {
+            self.grow();
         }
+        let index = self.free;
         let last = mem::replace(&mut list.tail, index);
         match last {
             NONE => list.head = index,
@@ -98,32 +125,36 @@ impl Nodes {
         let node = self.node(index);
         let next_free = mem::replace(&mut node.next, NONE);
         (node.prev, node.state) = (last, State::Waiting);
-        (node.max, node.stoppable) = (kind.max, kind.stoppable);
-        mem::forget(node.waker.replace(waker)); // it had none
+        (node.sharing, node.stoppable) = (kind.sharing, kind.stoppable);
+        fill(&mut node.waker, waker);
         self.free = next_free;
         self.used += 1;
         index
     }
 
-    /// The slow path of `append`, for when no node is free. It is a function of its own, which saves the fast path a
-    /// dozen instructions.
+    /// Makes a free node.
     #[cold]
-    fn grow(&mut self, list: &mut List, kind: Kind, waker: Waker) -> u32 {
-        let index = u32::try_from(self.all.len()).ok().filter(|&index| index < STOPPED).expect("too many waiters");
-        let Kind { max, stoppable } = kind;
-        self.all.push(Node { waker: None, prev: NONE, next: NONE, state: State::Waiting, stoppable, max });
+    fn grow(&mut self) {
+        let index = u32::try_from(self.all.len()).ok().filter(|&index| Turn::waits(index).node().is_some());
+        let index = index.expect("too many waiters");
+        self.all.push(Node {
+            waker: None,
+            prev: NONE,
+            next: NONE,
+            sharing: None,
+            stoppable: false,
+            state: State::Granted,
+        });
         self.free = index;
-        self.append(list, kind, waker)
     }
 
     /// Takes a node out of its list, and its waker, to be called or dropped outside the lock.
     #[inline]
     pub(crate) fn unlink(&mut self, list: &mut List, index: u32, state: State) -> Waker {
-        let free = self.free; // where its link has to lead if it is put back
         let node = self.node(index);
-        let (prev, next) = (node.prev, mem::replace(&mut node.next, free));
+        let (prev, next) = (node.prev, node.next);
         node.state = state;
-        let waker = node.waker.take().expect("a node in a list has a waker");
+        let waker = node.waker.take().expect("it has its waker");
         match prev {
             NONE => list.head = next,
             prev => self.node(prev).next = next,
@@ -140,7 +171,7 @@ impl Nodes {
         let waker = self.unlink(list, index, state);
         let node = self.node(index);
         node.next = NONE;
-        mem::forget(node.waker.replace(waker)); // it had none
+        fill(&mut node.waker, waker);
         match mem::replace(&mut batch.tail, index) {
             NONE => batch.head = index,
             last => self.node(last).next = index,
@@ -150,56 +181,74 @@ impl Nodes {
     /// Takes the first waker out of a batch, and says whether it is to be called, or only dropped.
     pub(crate) fn unchain(&mut self, batch: &mut u32) -> Option<(Waker, bool)> {
         let index = *batch;
-        let node = self.all.get_mut(index as usize)?; // none: the end
+        let node = self.all.get_mut(index as usize)?;
         *batch = node.next;
         let (waker, waits) = (node.waker.take(), node.state != State::Abandoned);
         if !waits {
             self.free(index);
         }
-        Some((waker.expect("a node in a batch has a waker"), waits))
+        Some((waker.expect("it has its waker"), waits))
     }
 
-    /// Returns the waker of a waiter that still waits. If it no longer waits, this gives up its node, and returns what
-    /// its claim has from then on instead of a node: [`GRANTED`] or [`STOPPED`].
+    /// Takes the turn of a waiter, if it has come: its node is given up then, and this says how the wait has ended.
+    /// Otherwise it returns the waker.
     #[inline]
-    pub(crate) fn waiting(&mut self, index: u32) -> Result<&mut Waker, u32> {
-        let end = match self.node(index).state {
-            State::Waiting => return Ok(self.node(index).waker.as_mut().expect("a node in a list has a waker")),
-            State::Stopped => STOPPED,
-            _ => GRANTED,
+    pub(crate) fn take_turn(&mut self, index: u32) -> Result<Turn, &mut Waker> {
+        let turn = match self.node(index).state {
+            State::Waiting => return Err(self.node(index).waker.as_mut().expect("it has its waker")),
+            State::Stopped => Turn::STOPPED,
+            _ => Turn::GRANTED,
         };
         match &mut self.node(index).waker {
             None => self.free(index),
             Some(_) => self.node(index).state = State::Abandoned, // in a batch: the thread that wakes it frees it
         }
-        Err(end)
-    }
-
-    pub(crate) fn is_granted(&mut self, index: u32) -> bool {
-        self.node(index).state == State::Granted
+        Ok(turn)
     }
 
     #[inline]
     pub(crate) fn free(&mut self, index: u32) {
-        let free = self.free;
+        let free = mem::replace(&mut self.free, index);
         self.node(index).next = free;
-        self.put_back(index);
-    }
-
-    /// Frees a node whose link is set.
-    #[inline]
-    pub(crate) fn put_back(&mut self, index: u32) {
-        self.free = index;
         self.used -= 1;
         if self.used == 0 && self.all.len() > self.kept {
             self.shrink();
         }
     }
 
-    /// Gives back a large slab that is unused. (To drop the nodes would be a loop, though none has a waker.)
+    /// Gives back a large slab that is unused. Its nodes are forgotten, not dropped, which would be a loop under the lock:
+    /// none has a waker.
     #[cold]
     fn shrink(&mut self) {
         self.free = NONE;
-        mem::take(&mut self.all).into_iter().for_each(mem::forget);
+        mem::forget(self.all.drain(..));
+        self.all = Vec::new();
+    }
+}
+
+/// Fills what is empty, and so has nothing to drop.
+#[inline]
+pub(crate) fn fill<T>(empty: &mut Option<T>, value: T) {
+    mem::forget(empty.replace(value));
+}
+
+/// The watchers of a key, or of a shard: a list of which only the tail is kept, since nobody asks for its head.
+#[cfg(feature = "idle")]
+pub(crate) struct Watchers(u32);
+
+#[cfg(feature = "idle")]
+impl Watchers {
+    pub(crate) const EMPTY: Self = Self(NONE);
+
+    pub(crate) fn last(&self) -> u32 {
+        self.0
+    }
+
+    /// Changes the list, whose `head` is not right.
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut List) -> T) -> T {
+        let mut list = List { head: NONE, tail: self.0 };
+        let result = change(&mut list);
+        self.0 = list.tail;
+        result
     }
 }

@@ -1,11 +1,13 @@
 //! One shard: some of the locked keys and their waiters, and what is done to them under its lock.
 
-use core::mem;
 use core::task::{Poll, Waker};
+use core::{iter, mem};
 
-use super::lock::Lock;
-use super::queue::{GRANTED, Kind, List, NONE, Nodes, STOPPED, State};
-use super::slot::{EXCLUSIVE, KeyState, Slot};
+#[cfg(feature = "idle")]
+use super::queue::Watchers;
+use super::queue::{Kind, List, NONE, Nodes, State, Turn};
+use super::section::Section;
+use super::slot::{Id, KeyState, Slot};
 use super::slots::Slots;
 use super::wake::each;
 
@@ -13,62 +15,70 @@ use super::wake::each;
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) hash: u32,
-    /// [`GRANTED`] or [`STOPPED`] when it has none any more.
-    pub(crate) node: u32,
-    pub(crate) id: u64,
+    pub(crate) turn: Turn,
+    pub(crate) id: Id,
 }
 
-/// What a claim leaves behind, for the caller to deal with outside the lock.
+/// What is done to a locked key under the lock, other than to claim it.
+pub(crate) enum Change<'a> {
+    /// A waiter leaves the queue: this is its node.
+    Leave(u32),
+    /// A holder unlocks the key.
+    Unlock,
+    /// The exclusive holder becomes a shared one. (A shared one stays what it is.)
+    Downgrade,
+    /// The waiters that a stop reaches leave the queue, and are counted.
+    Stop(&'a mut usize),
+    /// The same, and the holder unlocks the key.
+    StopAndUnlock,
+}
+
+/// What is owed after a critical section, outside the lock: it runs user code.
 #[repr(u8)] // a separate tag is read in one instruction, one in a niche of the key in four
-pub(crate) enum Left<K> {
-    Nothing,
-    /// The key is free, and its slot gone.
+pub(crate) enum Owed<K> {
+    /// The key is free, and its slot gone: to drop the key.
     Key(K),
-    /// The key was handed over: the waker of the waiter that has been granted it.
-    Next(Waker),
-    /// The claim was waiting: its own waker.
-    Own(Waker),
-    /// How to wake a batch, its start, and the key, if that is free.
-    Batch(fn(&Locked<K>, u32), u32, Option<K>),
+    /// The key was handed over, or a waiter has left the queue: to call this waker, or only to drop it.
+    Waker(Waker, bool),
+    /// Several are to be woken: how, and the first of the batch. Then the key, if it is free, is dropped.
+    Batch(fn(&Shard<K>, u32), u32, Option<K>),
+    Nothing,
 }
 
-/// A change to a slot, made under the lock. It moves the waiters that leave the queue into the batch, and returns
-/// whether the key has no holder left.
-pub(crate) type Work<'a, K> = dyn FnMut(&mut Slot<K>, &mut Nodes, &mut List) -> bool + 'a;
-
-/// How to give up a claim where keys are shared or watched. Only the methods that share, stop or watch mention it, so that
-/// a program that only locks does not link it.
-pub(crate) type Release<K> = fn(&mut Shard<K>, Place) -> Left<K>;
-
-pub(crate) struct Shard<K> {
+/// What the lock of a shard guards.
+pub(crate) struct Table<K> {
     pub(crate) slots: Slots<K>,
     pub(crate) nodes: Nodes,
     /// The id of the next slot.
     pub(crate) next_id: u64,
     /// The batch of a `stop_all`, until its wakers are called.
     pub(crate) stopped: List,
-    /// The last watcher that waits for the shard to be empty.
+    /// Those that wait for the shard to be empty.
     #[cfg(feature = "idle")]
-    pub(crate) watchers: u32,
-    /// Set before a key is shared or watched.
-    pub(crate) release: Option<Release<K>>,
+    pub(crate) watchers: Watchers,
+    /// [`Table::release`], once a key has been shared or watched: the way to give up a claim that then must be gone. The
+    /// shorter way of [`Table::pass`] does not mention it, so that a program that does neither does not link it.
+    pub(crate) release: Option<fn(&mut Self, Place) -> Owed<K>>,
 }
 
-impl<K> Shard<K> {
-    pub(crate) const fn new() -> Self {
+impl<K> Table<K> {
+    pub(crate) const fn new(kept: usize) -> Self {
         Self {
-            slots: Slots::EMPTY,
+            slots: Slots::new(kept),
             nodes: Nodes::EMPTY,
             next_id: 0,
             stopped: List::EMPTY,
             #[cfg(feature = "idle")]
-            watchers: NONE,
+            watchers: Watchers::EMPTY,
             release: None,
         }
     }
 
     /// Claims a key, if `admit` returns `true` for its state. If the key cannot be granted at once, this takes a place
-    /// in its queue, provided that there is a waker.
+    /// in its queue, provided that there is a waker; without one, it claims nothing.
+    ///
+    /// The key and the waker stay with the caller until they are needed: should `Eq` or `admit` panic, they are dropped
+    /// outside the lock.
     #[inline]
     pub(crate) fn claim(
         &mut self,
@@ -81,23 +91,23 @@ impl<K> Shard<K> {
     where
         K: Eq,
     {
-        let wanted = key.as_ref().expect("the key is still there");
+        let wanted = key.as_ref().expect("it has its key");
         let Some(slot) = self.slots.find(hash, &mut |slot| slot.key == *wanted) else {
             return admit(KeyState::FREE).then(|| {
-                let (id, key) = (self.next_id, key.take().expect("the key is still there"));
-                self.next_id += 1;
-                self.slots.insert(hash, id, key, kind.max.min(1));
-                Place { hash, node: GRANTED, id }
+                let (id, key) = (Id::new(self.next_id | 1).unwrap(), key.take().expect("it has its key"));
+                self.next_id += 2;
+                self.slots.insert(hash, id, key, kind.sharing);
+                Place { hash, turn: Turn::GRANTED, id }
             });
         };
         if !admit(slot.state()) {
             return None;
         }
-        let mut place = Place { hash, node: GRANTED, id: slot.id };
-        if slot.waiting == 0 && slot.has_room(kind.max) {
-            slot.holders += 1;
+        let mut place = Place { hash, turn: Turn::GRANTED, id: slot.id };
+        if slot.waiting == 0 && slot.may_share(kind.sharing) {
+            slot.sharers += 1;
         } else {
-            place.node = self.nodes.append(&mut slot.queue, kind, waker()?);
+            place.turn = Turn::waits(self.nodes.append(&mut slot.queue, kind, waker()?));
             slot.waiting += 1;
         }
         Some(place)
@@ -105,80 +115,84 @@ impl<K> Shard<K> {
 
     /// Gives up a claim. The fast path is for a key without waiters.
     #[inline]
-    pub(crate) fn give_up(&mut self, place: Place) -> Left<K> {
-        let fast = place.node == GRANTED;
+    pub(crate) fn give_up(&mut self, place: &Place) -> Owed<K> {
+        let fast = place.turn == Turn::GRANTED;
         #[cfg(feature = "idle")]
-        let fast = fast && self.watchers == NONE;
-        match self.slots.take_hot(|slot| fast && slot.id == place.id && slot.waiting == 0 && slot.holders <= 1) {
-            Some(slot) => Left::Key(slot.key),
-            None => self.pass(place.hash, place.node, place.id),
+        let fast = fast && self.watchers.last() == NONE;
+        match self.slots.take_hot(place.id, |slot| fast && slot.waiting == 0 && slot.sharers <= 1) {
+            Some(slot) => Owed::Key(slot.key),
+            None => self.pass(place.hash, place.id, place.turn),
         }
     }
 
-    /// Gives up a place in the queue; or the key, which goes to the first in the queue, or is free. (Its arguments are
-    /// not a `Place`, so that a program that never waits can do without half of this.)
+    /// Gives up a place in the queue; or the key, which goes to the first in the queue, or is free.
     #[inline(never)]
-    fn pass(&mut self, hash: u32, node: u32, id: u64) -> Left<K> {
-        let node = if node < STOPPED { self.nodes.waiting(node).err().unwrap_or(node) } else { node };
-        if node == STOPPED {
-            return Left::Nothing;
+    fn pass(&mut self, hash: u32, id: Id, mut turn: Turn) -> Owed<K> {
+        if let Some(node) = turn.node() {
+            turn = self.nodes.take_turn(node).unwrap_or(turn);
+        }
+        if turn == Turn::STOPPED {
+            return Owed::Nothing;
         }
         if let Some(release) = self.release {
-            return release(self, Place { hash, node, id });
+            return release(self, Place { hash, turn, id });
         }
         let slot = self.slots.of(hash, id);
-        let leaves = if node == GRANTED { slot.queue.head } else { node };
+        let leaves = turn.node().unwrap_or(slot.queue.head);
         if leaves == NONE {
-            return Left::Key(self.slots.take(hash, id).key);
+            return Owed::Key(self.slots.take(hash, id).key);
         }
         slot.waiting -= 1;
         let waker = self.nodes.unlink(&mut slot.queue, leaves, State::Granted);
-        if node == GRANTED {
-            return Left::Next(waker);
+        let waits = turn == Turn::GRANTED;
+        if !waits {
+            self.nodes.free(leaves);
         }
-        self.nodes.put_back(node);
-        Left::Own(waker)
+        Owed::Waker(waker, waits)
     }
 
-    pub(crate) fn release(&mut self, place: Place) -> Left<K> {
-        self.change(place, &mut |slot, nodes, batch| {
-            if place.node == GRANTED {
-                return slot.unlock();
+    /// Gives up what a claim that has not been stopped still has, where keys are shared or watched.
+    pub(crate) fn release(&mut self, Place { hash, turn, id }: Place) -> Owed<K> {
+        self.change(hash, id, turn.node().map_or(Change::Unlock, Change::Leave))
+    }
+
+    /// Changes the state of a key. After that, the waiters that can now hold the key are granted it; if it is free, its
+    /// slot is removed.
+    pub(crate) fn change(&mut self, hash: u32, id: Id, change: Change<'_>) -> Owed<K> {
+        let (slot, nodes, mut batch) = (self.slots.of(hash, id), &mut self.nodes, List::EMPTY);
+        let mut free = false;
+        match change {
+            Change::Leave(node) => slot.take_out(nodes, &mut batch, node, State::Abandoned),
+            Change::Unlock => free = slot.unlock(),
+            Change::Downgrade => {
+                slot.sharers = slot.sharers.max(1);
+                self.release = Some(Self::release);
             }
-            slot.waiting -= 1;
-            nodes.chain(&mut slot.queue, batch, place.node, State::Abandoned);
-            false
-        })
-    }
-
-    /// Changes the state of a key. `work` returns whether the key has no holder left. After that, the waiters that can
-    /// now hold the key are granted it.
-    pub(crate) fn change(&mut self, Place { hash, id, .. }: Place, work: &mut Work<'_, K>) -> Left<K> {
-        let (slot, mut batch) = (self.slots.of(hash, id), List::EMPTY);
-        let free = work(slot, &mut self.nodes, &mut batch);
-        if slot.holders != EXCLUSIVE {
-            self.release = Some(Self::release); // `work` may be a downgrade
+            Change::Stop(stopped) => *stopped = slot.stop(nodes, &mut batch),
+            Change::StopAndUnlock => {
+                slot.stop(nodes, &mut batch);
+                free = slot.unlock();
+            }
         }
-        if slot.grant(&mut self.nodes, free, &mut batch) {
+        if slot.grant(nodes, free, &mut batch) {
             let slot = self.slots.take(hash, id);
             #[cfg(feature = "idle")]
             self.tell(slot.watchers, &mut batch);
             return match batch.head {
-                NONE => Left::Key(slot.key),
-                first => Left::Batch(Locked::wake, first, Some(slot.key)),
+                NONE => Owed::Key(slot.key),
+                first => Owed::Batch(Shard::wake, first, Some(slot.key)),
             };
         }
         if batch.head != batch.tail {
-            return Left::Batch(Locked::wake, batch.head, None);
+            return Owed::Batch(Shard::wake, batch.head, None);
         }
-        match self.nodes.unchain(&mut batch.head) {
-            None => Left::Nothing,
-            Some((waker, true)) => Left::Next(waker),
-            Some((waker, false)) => Left::Own(waker),
+        match nodes.unchain(&mut batch.head) {
+            None => Owed::Nothing,
+            Some((waker, waits)) => Owed::Waker(waker, waits),
         }
     }
 
-    /// Stops the waiters of every key, and leaves them for [`Locked::wake_stopped`] to wake.
+    /// Stops the waiters of every key, and leaves them for [`Shard::wake_stopped`] to wake.
     pub(crate) fn stop_all(&mut self) -> usize {
         let (nodes, batch, mut stopped) = (&mut self.nodes, &mut self.stopped, 0);
         for slot in self.slots.iter_mut() {
@@ -190,10 +204,13 @@ impl<K> Shard<K> {
 
     /// Puts the watchers of a removed slot into the batch, and, if that was the last slot, those of the shard.
     #[cfg(feature = "idle")]
-    pub(crate) fn tell(&mut self, of_slot: u32, batch: &mut List) {
-        let of_all = if self.slots.len() == 0 { mem::replace(&mut self.watchers, NONE) } else { NONE };
-        for mut last in [of_all, of_slot] {
-            while let Some(node) = self.nodes.all.get_mut(last as usize) {
+    fn tell(&mut self, of_slot: Watchers, batch: &mut List) {
+        let of_all =
+            if self.slots.len() == 0 { mem::replace(&mut self.watchers, Watchers::EMPTY) } else { Watchers::EMPTY };
+        for watchers in [of_all, of_slot] {
+            let mut last = watchers.last();
+            while last != NONE {
+                let node = self.nodes.node(last);
                 node.state = State::Granted;
                 node.next = mem::replace(&mut batch.head, last);
                 last = node.prev;
@@ -202,18 +219,20 @@ impl<K> Shard<K> {
     }
 }
 
-/// With `std`, on cache lines of its own, two of them: processors fetch them in pairs.
+/// A part of the table, behind a lock of its own. With `std`, on cache lines of its own, two of them: processors fetch
+/// them in pairs.
 #[cfg_attr(all(feature = "std", not(feature = "critical-section")), repr(align(128)))]
 #[allow(missing_debug_implementations, reason = "it cannot be named outside")]
-pub struct Locked<K>(pub(crate) Lock<Shard<K>>);
+pub struct Shard<K>(pub(crate) Section<Table<K>>);
 
-impl<K> Locked<K> {
+impl<K> Shard<K> {
     /// Runs `work` under the lock.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Shard<K>) -> R) -> R {
-        self.0.with(|shard| {
-            let result = work(shard);
+    #[inline]
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Table<K>) -> R) -> R {
+        self.0.with(|table| {
+            let result = work(table);
             #[cfg(any(async_mutex_lite_check, async_mutex_lite_loom))]
-            shard.check();
+            table.check();
             result
         })
     }
@@ -222,10 +241,11 @@ impl<K> Locked<K> {
     /// called when that happens.
     #[inline]
     pub(crate) fn poll(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
-        match self.with(|shard| shard.nodes.waiting(place.node).map(|own| own.will_wake(waker))) {
-            Ok(true) => return Poll::Pending,
-            Ok(false) => return self.poll_with_another(place, waker),
-            Err(end) => place.node = end,
+        let Some(node) = place.turn.node() else { return Poll::Ready(()) };
+        match self.with(|table| table.nodes.take_turn(node).map_err(|own| own.will_wake(waker))) {
+            Ok(turn) => place.turn = turn,
+            Err(true) => return Poll::Pending,
+            Err(false) => return self.poll_with_another(place, node, waker),
         }
         Poll::Ready(())
     }
@@ -233,67 +253,74 @@ impl<K> Locked<K> {
     /// The same, with a waker that differs from the stored one. It is cloned outside the lock, so the state must be
     /// checked again.
     #[cold]
-    fn poll_with_another(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
+    fn poll_with_another(&self, place: &mut Place, node: u32, waker: &Waker) -> Poll<()> {
         let mut spare = waker.clone();
-        match self.with(|shard| shard.nodes.waiting(place.node).map(|own| mem::swap(own, &mut spare))) {
-            Ok(()) => return Poll::Pending,
-            Err(end) => place.node = end, // before `spare` is dropped, which may panic
+        match self.with(|table| table.nodes.take_turn(node).map_err(|own| mem::swap(own, &mut spare))) {
+            Ok(turn) => place.turn = turn, // before `spare` is dropped, which may panic
+            Err(()) => return Poll::Pending,
         }
         Poll::Ready(())
     }
 
     #[inline]
-    pub(crate) fn give_up(&self, place: Place) {
-        self.settle(self.with(|shard| shard.give_up(place)));
-    }
-
-    fn settle(&self, left: Left<K>) {
-        match left {
-            Left::Key(key) => drop(key),
-            Left::Next(waker) => waker.wake(),
-            Left::Own(waker) => drop(waker),
-            rest => self.settle_batch(rest),
+    pub(crate) fn give_up(&self, place: &Place) {
+        match self.with(|table| table.give_up(place)) {
+            Owed::Key(key) => drop(key),
+            other => self.settle(other),
         }
     }
 
-    #[cold]
-    fn settle_batch(&self, left: Left<K>) {
-        if let Left::Batch(wake, batch, _key) = left {
-            wake(self, batch);
+    /// Returns whether a claim has been granted.
+    pub(crate) fn is_granted(&self, turn: Turn) -> bool {
+        match turn.node() {
+            None => turn == Turn::GRANTED,
+            Some(node) => self.with(|table| table.nodes.node(node).state == State::Granted),
         }
     }
 
-    /// Calls the wakers of a batch, in FIFO order.
-    pub(crate) fn wake(&self, mut batch: u32) {
-        let call = |(waker, waits): (Waker, bool)| {
-            if waits {
-                waker.wake()
-            }
-        };
-        each(&mut || self.with(|shard| shard.nodes.unchain(&mut batch)), call);
-    }
-
-    /// Wakes the waiters that [`Shard::stop_all`] has stopped.
-    pub(crate) fn wake_stopped(&self) {
-        self.wake(self.with(|shard| mem::replace(&mut shard.stopped, List::EMPTY).head));
-    }
-
-    /// Changes the state of a key: see [`Shard::change`].
-    pub(crate) fn change(&self, place: Place, work: &mut Work<'_, K>) {
-        self.settle(self.with(|shard| shard.change(place, work)));
+    /// Changes the state of a key: see [`Table::change`].
+    pub(crate) fn change(&self, place: Place, change: Change<'_>) {
+        self.settle(self.with(|table| table.change(place.hash, place.id, change)));
     }
 
     /// Stops the waiters of the key whose slot `is` finds, and returns how many.
     pub(crate) fn stop(&self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> usize {
         let mut stopped = 0;
-        let left = self.with(|shard| {
-            let Some(id) = shard.slots.find(hash, is).map(|slot| slot.id) else { return Left::Nothing };
-            shard.change(Place { hash, node: GRANTED, id }, &mut |slot, nodes, batch| {
-                stopped = slot.stop(nodes, batch);
-                false
-            })
+        let owed = self.with(|table| match table.slots.find(hash, is).map(|slot| slot.id) {
+            Some(id) => table.change(hash, id, Change::Stop(&mut stopped)),
+            None => Owed::Nothing,
         });
-        self.settle(left);
+        self.settle(owed);
         stopped
+    }
+
+    fn settle(&self, owed: Owed<K>) {
+        match owed {
+            Owed::Key(key) => drop(key),
+            Owed::Waker(waker, waits) => settle_waker((waker, waits)),
+            Owed::Batch(wake, first, key) => {
+                wake(self, first);
+                drop(key);
+            }
+            Owed::Nothing => {}
+        }
+    }
+
+    /// Calls the wakers of a batch, in FIFO order.
+    pub(crate) fn wake(&self, mut batch: u32) {
+        each(&mut iter::from_fn(|| self.with(|table| table.nodes.unchain(&mut batch))), settle_waker);
+    }
+
+    /// Wakes the waiters that [`Table::stop_all`] has stopped.
+    pub(crate) fn wake_stopped(&self) {
+        self.wake(self.with(|table| mem::replace(&mut table.stopped, List::EMPTY).head));
+    }
+}
+
+/// Calls a waker, or drops it if nobody waits any more.
+#[inline]
+fn settle_waker((waker, waits): (Waker, bool)) {
+    if waits {
+        waker.wake();
     }
 }

@@ -1,9 +1,8 @@
 //! One locked key: its holders, its waiters, and which waiters are granted it next.
 
-use super::queue::{List, Node, Nodes, State};
-
-/// The value of `holders` for one exclusive holder.
-pub(crate) const EXCLUSIVE: u32 = 0;
+#[cfg(feature = "idle")]
+use super::queue::Watchers;
+use super::queue::{List, Node, Nodes, Sharing, State};
 
 /// The state of a key at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,63 +22,63 @@ impl KeyState {
     pub(crate) const FREE: Self = Self { holders: 0, shared: false, waiting: 0 };
 }
 
+pub(crate) type Id = core::num::NonZero<u64>;
+
 /// A locked key.
 pub(crate) struct Slot<K> {
     pub(crate) key: K,
     pub(crate) hash: u32,
-    /// The number of shared holders, including waiters that have been granted the key; or [`EXCLUSIVE`].
-    pub(crate) holders: u32,
+    /// How many share it, waiters that have been granted it included; 0 if it is locked exclusively.
+    pub(crate) sharers: u32,
     /// An id that no other slot of the shard ever has.
-    pub(crate) id: u64,
+    pub(crate) id: Id,
     pub(crate) queue: List,
     /// The number of waiters in the queue.
     pub(crate) waiting: u32,
-    /// The last of its watchers: see [`watch`](super::watch).
     #[cfg(feature = "idle")]
-    pub(crate) watchers: u32,
+    pub(crate) watchers: Watchers,
 }
 
 impl<K> Slot<K> {
-    pub(crate) fn new(hash: u32, id: u64, key: K, holders: u32) -> Self {
+    pub(crate) fn new(hash: u32, id: Id, key: K, sharing: Sharing) -> Self {
         Self {
             key,
             hash,
-            holders,
+            sharers: u32::from(sharing.is_some()),
             id,
             queue: List::EMPTY,
             waiting: 0,
             #[cfg(feature = "idle")]
-            watchers: super::queue::NONE,
+            watchers: Watchers::EMPTY,
         }
     }
 
     pub(crate) fn state(&self) -> KeyState {
-        let shared = self.holders != EXCLUSIVE;
-        KeyState { holders: self.holders.max(1) as usize, shared, waiting: self.waiting as usize }
+        let (holders, shared) = (self.sharers.max(1) as usize, self.sharers > 0);
+        KeyState { holders, shared, waiting: self.waiting as usize }
+    }
+
+    /// Returns whether a claim may be granted the key in addition to its holders.
+    #[inline]
+    pub(crate) fn may_share(&self, sharing: Sharing) -> bool {
+        sharing.is_some_and(|limit| (1..limit.get()).contains(&self.sharers))
     }
 
     /// Removes one holder. Returns whether it was the last one.
     pub(crate) fn unlock(&mut self) -> bool {
-        self.holders = self.holders.saturating_sub(1);
-        self.holders == 0
-    }
-
-    /// Returns whether a claim with this limit may join the holders of a key that is held.
-    pub(crate) fn has_room(&self, max: u32) -> bool {
-        (1..max).contains(&self.holders)
+        self.sharers = self.sharers.saturating_sub(1);
+        self.sharers == 0
     }
 
     /// Grants the key to the first waiters in the queue, as far as they can hold it. Returns whether it is still free.
     pub(crate) fn grant(&mut self, nodes: &mut Nodes, mut free: bool, batch: &mut List) -> bool {
-        while let Some(&Node { max, .. }) = nodes.all.get(self.queue.head as usize) {
-            if !free && !self.has_room(max) {
+        while let Some(&Node { sharing, .. }) = nodes.get(self.queue.head) {
+            if !free && !self.may_share(sharing) {
                 break;
             }
+            self.sharers = if sharing.is_some() { self.sharers + 1 } else { 0 };
             free = false;
-            self.holders = if max == 0 { EXCLUSIVE } else { self.holders + 1 };
-            self.waiting -= 1;
-            let first = self.queue.head;
-            nodes.chain(&mut self.queue, batch, first, State::Granted);
+            self.take_out(nodes, batch, self.queue.head, State::Granted);
         }
         free
     }
@@ -87,13 +86,18 @@ impl<K> Slot<K> {
     /// Takes the waiters that a stop reaches out of the queue, and returns how many.
     pub(crate) fn stop(&mut self, nodes: &mut Nodes, batch: &mut List) -> usize {
         let (before, mut at) = (self.waiting, self.queue.head);
-        while let Some(&Node { stoppable, next, .. }) = nodes.all.get(at as usize) {
+        while let Some(&Node { stoppable, next, .. }) = nodes.get(at) {
             if stoppable {
-                self.waiting -= 1;
-                nodes.chain(&mut self.queue, batch, at, State::Stopped);
+                self.take_out(nodes, batch, at, State::Stopped);
             }
             at = next;
         }
         (before - self.waiting) as usize
+    }
+
+    /// Moves a waiter from the queue to a batch.
+    pub(crate) fn take_out(&mut self, nodes: &mut Nodes, batch: &mut List, node: u32, state: State) {
+        self.waiting -= 1;
+        nodes.chain(&mut self.queue, batch, node, state);
     }
 }

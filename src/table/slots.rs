@@ -8,33 +8,38 @@ use core::mem;
 
 use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
-use super::slot::Slot;
+use super::queue::Sharing;
+use super::slot::{Id, Slot};
 
-/// With `std`, and without critical sections, which must be short, speed matters more than code size. This turns on a
-/// hot slot, a map that shrinks before it is empty, and a fast path for free keys.
-pub(crate) const ROOMY: bool = cfg!(all(feature = "std", not(feature = "critical-section")));
+/// Whether speed matters more than code size: with `std`, and without critical sections, which must be short. Then there is
+/// a hot slot, a map shrinks before it is empty, and a free key is tried before a waker is cloned.
+pub(crate) const FAST: bool = cfg!(all(feature = "std", not(feature = "critical-section")));
 
-/// A map of at most this many buckets is kept, so that a few keys coming and going do not allocate.
-const KEPT_BUCKETS: usize = 16;
-
-/// A larger map shrinks when at most one bucket out of this many is in use.
+/// A map that is larger than what is kept shrinks when at most one bucket out of this many is in use.
 const SPARSE: usize = 8;
 
 /// Makes a hash for hashbrown, which uses both ends: of 64 bits where pointers have 64, else of the lower 32.
 fn wide(hash: u32) -> u64 {
-    let low = u64::from(hash);
-    if cfg!(target_pointer_width = "64") { low << 32 | low } else { low }
+    let hash = u64::from(hash);
+    if cfg!(target_pointer_width = "64") { hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) } else { hash }
+}
+
+/// Returns how many buckets a map has that has room for so many keys: hashbrown fills at most seven out of eight.
+fn buckets(keys: usize) -> usize {
+    (keys / 7).saturating_mul(8).saturating_add(8).next_power_of_two()
 }
 
 pub(crate) struct Slots<K> {
     pub(crate) hot: Option<Slot<K>>,
     pub(crate) map: HashTable<Slot<K>>,
-    /// The number of entries for which there is always room, because it was reserved.
+    /// A map of at most this many buckets is kept when it is empty.
     kept: usize,
 }
 
 impl<K> Slots<K> {
-    pub(crate) const EMPTY: Self = Self { hot: None, map: HashTable::new(), kept: 0 };
+    pub(crate) const fn new(kept: usize) -> Self {
+        Self { hot: None, map: HashTable::new(), kept }
+    }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<K>> {
         self.hot.iter_mut().chain(&mut self.map)
@@ -47,10 +52,10 @@ impl<K> Slots<K> {
     /// Finds a slot by its hash and the predicate `is`, which may call a user's `Eq`, and may panic: nothing has
     /// changed by then. It is `dyn` so that this function is compiled once for each key type.
     pub(crate) fn find(&mut self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> Option<&mut Slot<K>> {
-        if ROOMY && self.hot.as_ref().is_some_and(|slot| slot.hash == hash && is(slot)) {
+        if FAST && self.hot.as_ref().is_some_and(|slot| slot.hash == hash && is(slot)) {
             return self.hot.as_mut();
         }
-        if ROOMY && self.map.is_empty() {
+        if FAST && self.map.is_empty() {
             return None;
         }
         self.entry(hash, is).map(OccupiedEntry::into_mut)
@@ -61,17 +66,28 @@ impl<K> Slots<K> {
     }
 
     /// The slot of a claim, which has one.
-    pub(crate) fn of(&mut self, hash: u32, id: u64) -> &mut Slot<K> {
-        self.find(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot")
+    pub(crate) fn of(&mut self, hash: u32, id: Id) -> &mut Slot<K> {
+        if self.is_hot(id) {
+            return self.hot.as_mut().expect("it has its slot");
+        }
+        self.entry_of(hash, id).into_mut()
+    }
+
+    fn entry_of(&mut self, hash: u32, id: Id) -> OccupiedEntry<'_, Slot<K>> {
+        self.entry(hash, &mut |slot| slot.id == id).expect("it has its slot")
+    }
+
+    fn is_hot(&self, id: Id) -> bool {
+        FAST && self.hot.as_ref().map(|slot| slot.id) == Some(id)
     }
 
     /// Adds a slot for a key that has none.
-    pub(crate) fn insert(&mut self, hash: u32, id: u64, key: K, holders: u32) {
+    pub(crate) fn insert(&mut self, hash: u32, id: Id, key: K, sharing: Sharing) {
         match &mut self.hot {
-            Some(_) if ROOMY => self.cool(Some(Slot::new(hash, id, key, holders))),
-            None if ROOMY => self.hot = Some(Slot::new(hash, id, key, holders)),
+            Some(_) if FAST => self.cool(Some(Slot::new(hash, id, key, sharing))),
+            None if FAST => self.hot = Some(Slot::new(hash, id, key, sharing)),
             _ => {
-                self.map.insert_unique(wide(hash), Slot::new(hash, id, key, holders), |slot| wide(slot.hash));
+                self.map.insert_unique(wide(hash), Slot::new(hash, id, key, sharing), |slot| wide(slot.hash));
             }
         }
     }
@@ -88,43 +104,43 @@ impl<K> Slots<K> {
     }
 
     /// Takes a slot if it is the hot one.
-    pub(crate) fn take_hot(&mut self, is: impl FnOnce(&Slot<K>) -> bool) -> Option<Slot<K>> {
-        if ROOMY { self.hot.take_if(|slot| is(slot)) } else { None }
+    pub(crate) fn take_hot(&mut self, id: Id, and: impl FnOnce(&Slot<K>) -> bool) -> Option<Slot<K>> {
+        if self.is_hot(id) { self.hot.take_if(|slot| and(slot)) } else { None }
     }
 
     /// Takes the slot of a claim.
-    pub(crate) fn take(&mut self, hash: u32, id: u64) -> Slot<K> {
-        if let Some(slot) = self.take_hot(|slot| slot.id == id) {
+    pub(crate) fn take(&mut self, hash: u32, id: Id) -> Slot<K> {
+        if let Some(slot) = self.take_hot(id, |_| true) {
             return slot;
         }
-        let entry = self.entry(hash, &mut |slot| slot.id == id).expect("a claimed key has a slot");
-        let (slot, _) = entry.remove();
+        let (slot, _) = self.entry_of(hash, id).remove();
         self.shrink();
         slot
     }
 
     /// Makes room for `keys` keys, and keeps it. It makes twice as much, since a map that is more than half full grows
-    /// when tombstones have filled the rest. If not `ROOMY`, the map gives nothing back from then on.
+    /// when tombstones have filled the rest. If not `FAST`, the map gives nothing back from then on.
     pub(crate) fn reserve(&mut self, keys: usize) {
         let room = keys.saturating_mul(2);
         self.map.reserve(room.saturating_sub(self.map.len()), |slot| wide(slot.hash));
-        self.kept = if ROOMY { self.kept.max(room) } else { usize::MAX };
+        if keys > 0 {
+            self.kept = if FAST { self.kept.max(buckets(room)) } else { usize::MAX };
+        }
     }
 
-    /// Gives memory back after a burst, down to twice what is needed or what was reserved, so that the next move is
-    /// as many insertions or removals away as this one costs. If there is no memory for the smaller
-    /// map, the larger one stays: unlocking never fails.
+    /// Gives memory back after a burst, down to twice what is needed or what is kept, so that the next move is as many
+    /// insertions or removals away as this one costs. If there is no memory for the smaller map, the larger one stays:
+    /// unlocking never fails.
     fn shrink(&mut self) {
         let (len, buckets) = (self.map.len(), self.map.num_buckets());
-        let dense = if ROOMY { len * SPARSE > buckets } else { len != 0 };
-        let kept = if ROOMY { (self.kept / 7 * 8 + 8).next_power_of_two() } else { self.kept };
-        if dense || buckets <= KEPT_BUCKETS || buckets <= kept {
+        let dense = if FAST { len * SPARSE > buckets } else { len != 0 };
+        if dense || buckets <= self.kept {
             return;
         }
         let mut smaller = HashTable::new();
-        if !ROOMY {
+        if !FAST {
             self.map = smaller;
-        } else if smaller.try_reserve((2 * len).max(self.kept), |slot: &Slot<K>| wide(slot.hash)).is_ok() {
+        } else if smaller.try_reserve((2 * len).max(self.kept / 8 * 7), |slot: &Slot<K>| wide(slot.hash)).is_ok() {
             for slot in mem::replace(&mut self.map, smaller) {
                 self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash));
             }

@@ -6,12 +6,12 @@ use {core::panic::AssertUnwindSafe, std::panic::catch_unwind};
 
 /// Calls `act` with each item. If it panics, or if the thread is unwinding already, the others follow while that panic
 /// unwinds: with `std`, further panics are caught and dropped; without, a second one aborts the program.
-pub(crate) fn each<T>(next: &mut dyn FnMut() -> Option<T>, act: fn(T)) {
-    struct Rest<'a, T>(&'a mut dyn FnMut() -> Option<T>, fn(T));
+pub(crate) fn each<T>(items: &mut dyn Iterator<Item = T>, act: fn(T)) {
+    struct Rest<'a, T>(&'a mut dyn Iterator<Item = T>, fn(T));
 
     impl<T> Drop for Rest<'_, T> {
         fn drop(&mut self) {
-            while let Some(item) = (self.0)() {
+            for item in &mut *self.0 {
                 #[cfg(not(feature = "std"))]
                 (self.1)(item);
                 #[cfg(feature = "std")]
@@ -24,10 +24,10 @@ pub(crate) fn each<T>(next: &mut dyn FnMut() -> Option<T>, act: fn(T)) {
 
     #[cfg(feature = "std")]
     if std::thread::panicking() {
-        return drop(Rest(next, act));
+        return drop(Rest(items, act));
     }
-    while let Some(item) = next() {
-        let rest = Rest(next, act);
+    while let Some(item) = items.next() {
+        let rest = Rest(items, act);
         act(item);
         mem::forget(rest);
     }

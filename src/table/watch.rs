@@ -9,58 +9,59 @@ use core::mem;
 use core::ptr;
 use core::task::{Poll, Waker};
 
-use super::queue::{GRANTED, Kind, List, NONE, State};
-use super::shard::{Locked, Place, Shard};
+use super::queue::{Kind, List, Nodes, State, Turn};
+use super::shard::{Place, Shard, Table};
 use super::shards::Shards;
+use super::slot::Id;
 use super::slots::Slots;
 
 /// What a watcher of all keys of a shard has instead of the id of a slot.
-const ALL: u64 = u64::MAX;
+const ALL: Id = Id::MAX;
 
 /// Takes a watcher that is dropped out of its shard.
 struct Watch<'a, K> {
-    shard: &'a Locked<K>,
+    shard: &'a Shard<K>,
     place: Place,
 }
 
 impl<K> Drop for Watch<'_, K> {
     fn drop(&mut self) {
-        if self.place.node != GRANTED {
-            drop(self.shard.with(|shard| shard.unwatch(self.place)));
+        if let Some(node) = self.place.turn.node() {
+            drop(self.shard.with(|table| table.unwatch(self.place, node)));
         }
     }
 }
 
-impl<K> Locked<K> {
+impl<K> Shard<K> {
     /// Waits until the slot that `find` finds has been removed. If it finds none, this does not wait.
-    pub(crate) async fn watch(&self, hash: u32, find: impl FnOnce(&mut Slots<K>) -> Option<u64>) {
-        let Some(place) = self.with(|shard| find(&mut shard.slots).map(|id| shard.watch(hash, id))) else { return };
+    pub(crate) async fn watch(&self, hash: u32, find: impl FnOnce(&mut Slots<K>) -> Option<Id>) {
+        let Some(place) = self.with(|table| find(&mut table.slots).map(|id| table.watch(hash, id))) else { return };
         let mut watch = Watch { shard: self, place };
         poll_fn(|context| self.poll(&mut watch.place, context.waker())).await;
     }
 }
 
-impl<K> Shard<K> {
+impl<K> Table<K> {
     /// Adds a watcher. It has no waker until it is polled.
-    fn watch(&mut self, hash: u32, id: u64) -> Place {
+    fn watch(&mut self, hash: u32, id: Id) -> Place {
         self.release = Some(Self::release);
         self.slots.cool(None); // the fast path of unlocking does not check the hot slot for watchers
-        let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
-        let mut list = List { head: NONE, tail: *last };
-        let node = self.nodes.append(&mut list, Kind { max: 0, stoppable: false }, Waker::noop().clone());
-        *last = list.tail;
-        Place { hash, node, id }
+        let kind = Kind { sharing: None, stoppable: false };
+        let node = self.watchers(hash, id, |nodes, list| nodes.append(list, kind, Waker::noop().clone()));
+        Place { hash, turn: Turn::waits(node), id }
     }
 
     /// Takes a watcher out, and returns its waker, unless that is in a batch, and about to be called.
-    fn unwatch(&mut self, Place { hash, node, id }: Place) -> Option<Waker> {
-        self.nodes.waiting(node).ok()?;
-        let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
-        let mut list = List { head: NONE, tail: *last };
-        let own = self.nodes.unlink(&mut list, node, State::Abandoned);
-        *last = list.tail;
-        self.nodes.put_back(node);
+    fn unwatch(&mut self, Place { hash, id, .. }: Place, node: u32) -> Option<Waker> {
+        self.nodes.take_turn(node).err()?;
+        let own = self.watchers(hash, id, |nodes, list| nodes.unlink(list, node, State::Abandoned));
+        self.nodes.free(node);
         Some(own)
+    }
+
+    fn watchers<T>(&mut self, hash: u32, id: Id, change: impl FnOnce(&mut Nodes, &mut List) -> T) -> T {
+        let watchers = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
+        watchers.change(|list| change(&mut self.nodes, list))
     }
 }
 
@@ -69,11 +70,11 @@ impl<K> Shards<K> {
     pub(crate) async fn idle(&self) {
         loop {
             let Some((last, rest)) = self.made().split_last() else { return };
-            let shard = rest.iter().find(|shard| shard.with(|shard| shard.slots.len() != 0)).unwrap_or(last);
+            let shard = rest.iter().find(|shard| shard.with(|table| table.slots.len() != 0)).unwrap_or(last);
             // Of the other shards, if they are empty: how many slots they have ever had.
             let others = || -> Option<u64> {
                 let others = self.made().iter().filter(|other| !ptr::eq(*other, shard));
-                others.map(|shard| shard.with(|shard| (shard.slots.len() == 0).then_some(shard.next_id))).sum()
+                others.map(|shard| shard.with(|table| (table.slots.len() == 0).then_some(table.next_id))).sum()
             };
             let before = others();
             shard.watch(0, |slots| (slots.len() != 0).then_some(ALL)).await;

@@ -348,8 +348,8 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 same(|| "stopped".into(), expected, self.mutex.stop_all())
             }
             Op::Reserve(keys) => {
-                self.note(|| format!("reserve({keys})"));
-                self.mutex.reserve(keys.into());
+                self.note(|| format!("reserve({keys}, {keys})"));
+                self.mutex.reserve(keys.into(), keys.into());
                 Ok(())
             }
             Op::Signal(which) => {

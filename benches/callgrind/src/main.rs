@@ -45,6 +45,11 @@ fn share<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
 }
 
 #[inline(never)]
+fn many<K: Ord + Hash + Clone>(mutex: &KeyedMutex<K>, keys: [&K; 3]) {
+    drop(black_box(now!(mutex.lock_many(keys.map(K::clone)))));
+}
+
+#[inline(never)]
 fn try_lock<K: Eq + Hash + Clone>(mutex: &KeyedMutex<K>, key: &K) {
     drop(black_box(mutex.try_lock(key.clone())));
 }
@@ -101,7 +106,7 @@ fn cancel<F: Future>(waiters: usize, holder: F::Output, lock: impl Fn() -> F, op
     drop(holder);
 }
 
-fn keyed<K: Eq + Hash + Clone>(work: &str, operations: usize, key: impl Fn(usize) -> K) {
+fn keyed<K: Ord + Hash + Clone>(work: &str, operations: usize, key: impl Fn(usize) -> K) {
     let (work, held) = work.strip_prefix("held_").map_or((work, 0), |work| (work, HELD));
     let keys: Vec<K> = (0..KEYS).map(&key).collect();
     let others: Vec<K> = (KEYS..KEYS + held).map(&key).collect();
@@ -114,6 +119,7 @@ fn keyed<K: Eq + Hash + Clone>(work: &str, operations: usize, key: impl Fn(usize
         "clone" => repeat(&clone),
         "lock" => repeat(&|key| lock(&mutex, key)),
         "share" => repeat(&|key| share(&mutex, key)),
+        "many" => (0..operations).for_each(|index| many(&mutex, [5, 3, 1].map(|next| &keys[(index + next) % KEYS]))),
         "try_lock" => repeat(&|key| try_lock(&mutex, key)),
         "run" => repeat(&|key| run(&mutex, key)),
         "floor" => repeat(&|key| floor(&map, key)),

@@ -44,7 +44,7 @@ fn main() -> ! {
     assert!(LOCKS.is_empty());
     println!("no key locked: {} bytes in use, {} at the peak", HEAP.used(), HEAP.peak());
 
-    LOCKS.reserve(RESERVED);
+    LOCKS.reserve(RESERVED, RESERVED);
     let reserved = HEAP.used();
     let mut guards: [Option<Guard<Borrowed<'_, u32>>>; 2 * RESERVED] = [const { None }; 2 * RESERVED];
     for (key, guard) in (0..).zip(&mut guards) {

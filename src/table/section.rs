@@ -11,7 +11,9 @@
 //! `for_each_locked`, before anything has changed.
 
 #[cfg(all(async_mutex_lite_loom, not(all(feature = "std", feature = "_loom", not(feature = "critical-section")))))]
-compile_error!("`cfg(async_mutex_lite_loom)` is for this crate's own model checker, which stands in for the threads of `std`");
+compile_error!(
+    "`cfg(async_mutex_lite_loom)` is for this crate's own model checker, which stands in for the threads of `std`"
+);
 
 #[cfg(feature = "critical-section")]
 type Inner<T> = critical_section::Mutex<core::cell::RefCell<T>>;
@@ -22,9 +24,10 @@ type Inner<T> = loom::sync::Mutex<T>;
 #[cfg(not(any(feature = "std", feature = "critical-section")))]
 type Inner<T> = spin::Mutex<T>;
 
-pub(crate) struct Lock<T>(Inner<T>);
+/// A value behind the lock that this build uses.
+pub(crate) struct Section<T>(Inner<T>);
 
-impl<T> Lock<T> {
+impl<T> Section<T> {
     #[cfg(not(async_mutex_lite_loom))]
     pub(crate) const fn new(value: T) -> Self {
         #[cfg(feature = "critical-section")]
@@ -37,6 +40,7 @@ impl<T> Lock<T> {
         Self(Inner::new(value))
     }
 
+    /// Runs a critical section.
     #[inline]
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         #[cfg(feature = "critical-section")]
