@@ -20,8 +20,11 @@ const SPARSE: usize = 8;
 
 /// Makes a hash for hashbrown, which uses both ends: of 64 bits where pointers have 64, else of the lower 32.
 fn wide(hash: u32) -> u64 {
-    let hash = u64::from(hash);
-    if cfg!(target_pointer_width = "64") { hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) } else { hash }
+    if cfg!(target_pointer_width = "64") {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+    } else {
+        u64::from(hash.wrapping_mul(0x9e37_79b9).rotate_left(16))
+    }
 }
 
 /// Returns how many buckets a map has that has room for so many keys: hashbrown fills at most seven out of eight.
