@@ -1,90 +1,126 @@
 //! One fetch for all callers, also known as single flight: callers that ask for the same key while its fetch runs share
 //! that fetch, and get the same [`Arc`] of its outcome, whether that is a success or an error. Nothing is kept once the
-//! last of them has its outcome: this is not a cache. A caller may be cancelled in any state. If it was the one that
-//! polled the fetch, the next caller resumes it.
+//! last of them has its outcome: this is not a cache.
 //!
-//! Written to be copied. `cargo run --release --example flights`
+//! Each caller brings a fetch of its own, and the first one runs. If its caller is cancelled, or panics, the next caller
+//! runs its own. So a fetch never leaves the task of its caller: it may borrow, and need not be `Send`.
+//!
+//! - **After a write**, a caller that joins a fetch from before it still gets the older outcome. Call
+//!   [`forget`](Flights::forget) after each write: callers that come after that share a new fetch.
+//! - **A caller that is kept and not polled** holds up all the others of its key, if it is the one whose fetch runs. A
+//!   stream's `buffered` does that to its futures while the consumer of the stream does something else: spawn them.
+//! - **A fetch must not wait for a flight that waits for it**: neither for that of its own key, nor for one whose fetch
+//!   asks for this key. They wait until their callers are dropped, by a timeout for example. Nothing stays locked then.
+//!
+//! Written to be copied, but for `is_empty` and `main`. `cargo run --release --example flights`
 #![allow(clippy::std_instead_of_core)] // examples have the standard library
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::hash::Hash;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use async_mutex_lite::KeyedMutex;
-use smol::stream::{self, StreamExt};
 
 pub(crate) struct Flights<K, T> {
-    /// The caller that holds the key polls the fetch. The others wait for the key, until they are stopped.
-    keys: KeyedMutex<K>,
-    /// The flight of each locked key: that of its holder, and of all its waiters.
-    flights: Mutex<HashMap<K, Weak<Flight<T>>>>,
+    /// The flights that callers can join.
+    open: Mutex<Open<K, T>>,
+    /// A flight's address is a key here: the caller that holds it fetches, the others wait until they are stopped.
+    turns: KeyedMutex<usize>,
 }
 
-struct Flight<T> {
-    begun: Mutex<Option<Pin<Box<dyn Future<Output = T> + Send>>>>,
-    outcome: OnceLock<Arc<T>>,
-}
+type Open<K, T> = HashMap<Arc<K>, Weak<Flight<T>>>;
+/// The outcome, once there is one. The callers of a flight own it.
+type Flight<T> = OnceLock<Arc<T>>;
 
-/// A caller; the last one removes the flight.
-struct Caller<'a, K: Eq + Hash, T>(&'a Flights<K, T>, K, Option<Arc<Flight<T>>>);
-
-impl<K: Clone + Eq + Hash, T> Flights<K, T> {
+impl<K: Eq + Hash, T> Flights<K, T> {
     pub(crate) fn new() -> Self {
-        Self { keys: KeyedMutex::new(), flights: Mutex::default() }
+        Self { open: Mutex::default(), turns: KeyedMutex::new() }
     }
 
-    /// Whether nothing is kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.flights.lock().unwrap().is_empty()
-    }
-
-    /// Returns the outcome of the fetch that runs for this key, or else of `fetch`, which must not ask for the same key.
-    pub(crate) async fn get(&self, key: K, fetch: impl Future<Output = T> + Send + 'static) -> Arc<T> {
-        let mut caller = Caller(self, key.clone(), None); // first, so that it is dropped after the ticket and the guard
-        // Joining a flight and queueing for its key are one step.
-        let ticket = self.keys.ticket_if(key, |now| {
-            let mut flights = self.flights.lock().unwrap();
-            let flight = flights.entry(caller.1.clone()).or_default();
-            caller.2 = if now.holders > 0 { flight.upgrade() } else { None }; // the holder of the key keeps it alive
-            let new = || Arc::new(Flight { begun: Mutex::new(None), outcome: OnceLock::new() });
-            *flight = Arc::downgrade(caller.2.get_or_insert_with(new));
-            true
-        });
-        let flight = caller.2.as_ref().expect("it has joined one");
-        if let Ok(guard) = ticket.expect("every caller is admitted").await {
-            let mut fetch = Some(fetch);
-            let outcome = poll_fn(|context| {
-                let begun = flight.begun.lock().unwrap().take(); // if it panics, the next caller begins a new one
-                let mut work = begun.unwrap_or_else(|| Box::pin(fetch.take().expect("it is begun once")));
-                let outcome = work.as_mut().poll(context);
-                *flight.begun.lock().unwrap() = outcome.is_pending().then_some(work);
-                outcome
-            });
-            let _ = flight.outcome.set(Arc::new(outcome.await));
-            guard.stop(); // all waiters have joined this flight; callers that come later begin a new one
+    /// Returns the outcome of the fetch that runs for this key, or else of `fetch`. It may be dropped in any state.
+    pub(crate) async fn get(&self, key: K, fetch: impl Future<Output = T>) -> Arc<T> {
+        let caller = Caller(self, Arc::new(key)); // first, so that it is dropped after all that follows
+        let flight = self.join(&caller.1);
+        if let Ok(guard) = self.turns.ticket(Arc::as_ptr(&flight).addr()).await {
+            if flight.get().is_none() {
+                let _ = flight.set(Arc::new(fetch.await)); // no other caller sets it
+            }
+            self.close(&caller.1, |open| open.as_ptr() == Arc::as_ptr(&flight)); // callers that come later begin a new one
+            guard.stop();
         }
-        flight.outcome.get().expect("a stopped caller has an outcome").clone()
+        flight.get().expect("its callers are stopped when it has an outcome").clone()
+    }
+
+    /// Lets callers that come later begin a new fetch. Those that have come get the outcome of the present one.
+    pub(crate) fn forget(&self, key: &K) {
+        self.close(key, |_| true);
+    }
+
+    fn join(&self, key: &Arc<K>) -> Arc<Flight<T>> {
+        let mut open = self.open();
+        let entry = open.entry(key.clone()).or_default();
+        let flight = entry.upgrade().unwrap_or_default();
+        *entry = Arc::downgrade(&flight);
+        flight
+    }
+
+    fn close(&self, key: &K, is: impl FnOnce(&Weak<Flight<T>>) -> bool) {
+        let mut open = self.open();
+        let closed = if open.get(key).is_some_and(is) { open.remove_entry(key) } else { None };
+        drop((open, closed)); // in this order: the key's own `drop` may ask for something
+    }
+
+    /// A panic of the key, when it is hashed or compared, leaves the map as it was.
+    fn open(&self) -> MutexGuard<'_, Open<K, T>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The last caller of a flight removes what is left of it.
+struct Caller<'a, K: Eq + Hash, T>(&'a Flights<K, T>, Arc<K>);
 
 impl<K: Eq + Hash, T> Drop for Caller<'_, K, T> {
     fn drop(&mut self) {
-        drop(self.2.take());
-        let mut flights = self.0.flights.lock().unwrap();
-        if flights.get(&self.1).is_some_and(|flight| flight.strong_count() == 0) {
-            flights.remove(&self.1);
-        }
+        // A key that panics here, perhaps while a panic unwinds, must not end the program.
+        let closed = catch_unwind(AssertUnwindSafe(|| self.0.close(&self.1, |open| open.strong_count() == 0)));
+        closed.unwrap_or_else(|_| self.0.open().retain(|_, open| open.strong_count() > 0)); // neither hashes nor compares
     }
 }
 
+impl<K: Eq + Hash, T> Flights<K, T> {
+    /// Whether nothing is kept, for tests.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open().is_empty() && self.turns.is_empty()
+    }
+}
+
+#[cfg(not(target_family = "wasm"))] // smol is not built there
 pub(crate) fn main() {
-    let (flights, executor) = (Flights::new(), smol::LocalExecutor::new());
-    let fetch = || smol::Timer::after(Duration::from_millis(10)); // from a slow server
-    let callers: Vec<_> = (0..1_000).map(|_| executor.spawn(flights.get("https://example.org", fetch()))).collect();
-    let outcomes: Vec<_> = smol::block_on(executor.run(stream::iter(callers).then(|caller| caller).collect()));
-    assert!(outcomes.iter().all(|outcome| Arc::ptr_eq(outcome, &outcomes[0])) && flights.is_empty());
-    println!("{} callers got the same outcome, {:?}, and nothing is kept", outcomes.len(), outcomes[0]);
+    let (version, flights, executor) = (std::cell::Cell::new(1), Flights::new(), smol::LocalExecutor::new());
+    let fetch = || async {
+        let version = version.get();
+        smol::Timer::after(std::time::Duration::from_millis(10)).await; // the server is slow
+        version
+    };
+    let ask = || executor.spawn(flights.get("https://example.org", fetch()));
+    smol::block_on(executor.run(async {
+        let (first, others) = (ask(), (1..1_000).map(|_| ask()).collect::<Vec<_>>());
+        let first = first.await;
+        for other in others {
+            assert!(Arc::ptr_eq(&first, &other.await));
+        }
+        assert!(flights.is_empty());
+        println!("1,000 callers got the same outcome, and nothing is kept");
+
+        let before = ask();
+        smol::future::yield_now().await; // it fetches
+        version.set(2); // a write
+        flights.forget(&"https://example.org");
+        let after = ask();
+        let versions = (*before.await, *after.await);
+        println!("the caller before a write got version {}, the one after it version {}", versions.0, versions.1);
+        assert_eq!(versions, (1, 2));
+    }));
 }

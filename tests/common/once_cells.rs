@@ -19,7 +19,7 @@ impl<K: Clone + Eq + Hash, T> OnceCells<K, T> {
         self.0.lock().unwrap().len()
     }
 
-    pub(crate) async fn get(&self, key: K, fetch: impl Future<Output = T> + Send + 'static) -> Arc<T> {
+    pub(crate) async fn get(&self, key: K, fetch: impl Future<Output = T>) -> Arc<T> {
         let cell = self.0.lock().unwrap().entry(key.clone()).or_default().clone();
         let outcome = cell.get_or_init(|| async { Arc::new(fetch.await) }).await.clone();
         let mut map = self.0.lock().unwrap();
