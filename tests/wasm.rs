@@ -1,6 +1,10 @@
 //! The promises that one thread can test, on the event loop of JavaScript: in node, and in a browser.
 #![cfg(target_arch = "wasm32")]
 
+#[allow(dead_code)] // `forget`
+#[path = "../examples/flights.rs"]
+mod flights;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
@@ -9,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use async_mutex_lite::{KeyedMutex, Stopped};
+use flights::Flights;
 use futures_lite::future::{or, pending, yield_now, zip};
 use js_sys::{Function, Promise, Reflect};
 use wasm_bindgen::JsCast;
@@ -208,4 +213,30 @@ async fn a_task_that_is_dropped_half_way_releases_its_key() {
     let mutex = KeyedMutex::new();
     or(async { mutex.run("key", pending::<()>).await.unwrap_or_default() }, turn()).await;
     assert!(mutex.is_empty());
+}
+
+#[wasm_bindgen_test]
+async fn one_fetch_serves_all_callers_though_its_promise_is_not_send() {
+    let (flights, fetches) = (Rc::new(Flights::new()), Rc::new(Cell::new(0)));
+    let caller = |gives_up: bool| {
+        let (flights, fetches) = (flights.clone(), fetches.clone());
+        async move {
+            let fetch = async {
+                fetches.set(fetches.get() + 1);
+                for _ in 0..3 {
+                    turn().await;
+                }
+                fetches.get()
+            };
+            let get = async { Some(*flights.get("url", fetch).await) };
+            let patience = async {
+                turn().await;
+                if gives_up { None } else { pending().await }
+            };
+            let expected = if gives_up { None } else { Some(2) }; // from the fetch of the next caller
+            assert_eq!(or(get, patience).await, expected);
+        }
+    };
+    all((0..20).map(|number| caller(number == 0))).await;
+    assert!(flights.is_empty());
 }
