@@ -70,12 +70,12 @@ class Lane {
       if (fails) throw new Error("failed")
       return "done"
     }
-    const outcome = await lock(this.key, work, { onError: fails ? "stop" : "continue" }).catch(() => "failed")
+    const options = { onError: fails ? "stop" : "continue", ifStopped: "stopped" }
+    task.state = await lock(this.key, work, options).catch(() => "failed")
 
     task.end = performance.now()
-    task.state = outcome ?? "stopped" // a task that was stopped never began
     this.element.dataset[task.state]++
-    if (outcome) return chip.remove()
+    if (task.state !== "stopped") return chip.remove()
     chip.dataset.state = "stopped"
     setTimeout(() => chip.remove(), 700)
   }
@@ -191,11 +191,12 @@ playOnceSeen($("#without").parentElement, () => $("#race").click())
 function show(value, inside = false) {
   if (typeof value === "string" && inside) return JSON.stringify(value)
   if (Array.isArray(value)) return `[${value.map((item) => show(item, true)).join(", ")}]`
-  if (value === null || typeof value !== "object" || value instanceof Error) return `${value}`
+  if (value === null || typeof value !== "object" || value instanceof Error) return String(value)
   return `{ ${Object.entries(value).map(([name, item]) => `${name}: ${show(item, true)}`).join(", ")} }`
 }
 
 $("#run").onclick = async () => {
+  const mutex = createMutex() // so that what an earlier run has left locked does not matter
   const log = (...values) => void ($("#log").textContent += `${values.map((value) => show(value)).join("  ")}\n`)
   $("#log").textContent = ""
   const AsyncFunction = (async () => {}).constructor
@@ -208,6 +209,13 @@ $("#run").onclick = async () => {
 
 $("#run").click()
 
-const wasm = performance.getEntriesByType("resource").find(({ name }) => name.endsWith(".wasm"))
-$("#size").textContent = `This is the Rust crate in WebAssembly${wasm?.decodedBodySize ? `, ${(wasm.decodedBodySize / 1024).toFixed(0)} KiB with its bindings` : ""}.`
+// ---- What the lock takes on its way here, if the server compresses it
+
+async function gzip(file) {
+  const { body } = await fetch(file)
+  return (await new Response(body.pipeThrough(new CompressionStream("gzip"))).arrayBuffer()).byteLength
+}
+
+const [wasm, script] = await Promise.all(["mutex.wasm", "mutex.js"].map(gzip))
+$("#size").textContent = `This is the Rust crate in WebAssembly: ${((wasm + script) / 1000).toFixed(1)} KB with gzip, its JavaScript included.`
 document.body.dataset.ready = ""

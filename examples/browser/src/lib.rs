@@ -1,54 +1,102 @@
-//! The mutex for JavaScript. `mutex.js` makes a function of it.
+//! The mutex for JavaScript. The keys, the tasks and the promises stay there, in `mutex.js`: only numbers come here, that of
+//! a key, and that of a place in its queue. (A key is an `f64`, as JavaScript's numbers are: it counts to 2^53.)
+#![no_std]
 
-use std::sync::Arc;
+extern crate alloc;
 
-use async_mutex_lite::{KeyState, KeyedMutex, Stopped};
-use js_sys::{Array, Function, Object, Promise, Reflect};
-use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::{JsFuture, future_to_promise};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use core::panic::PanicInfo;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker, ready};
 
-/// A keyed mutex.
-#[wasm_bindgen(js_name = KeyedMutex)]
-pub struct JsMutex(Arc<KeyedMutex<String>>);
+use async_mutex_lite::{Borrowed, KeyedMutex, KeyedMutexGuard, Stopped, Ticket};
+use dlmalloc::GlobalDlmalloc;
+use slab::Slab;
+use spin::Mutex;
 
-#[wasm_bindgen(js_class = KeyedMutex)]
-impl JsMutex {
-    /// Creates a mutex in which no key is locked.
-    #[wasm_bindgen(constructor)]
-    #[allow(clippy::new_without_default, reason = "it is called from JavaScript")]
-    pub fn new() -> Self {
-        Self(Arc::new(KeyedMutex::new()))
+// There is one thread, and each is locked for a moment: none of them is ever contended.
+static MUTEX: KeyedMutex<u64> = KeyedMutex::new();
+static PLACES: Mutex<Slab<Place>> = Mutex::new(Slab::new());
+/// The places whose wait has ended, in that order, until JavaScript asks for them.
+static ENDED: Mutex<VecDeque<usize>> = Mutex::new(VecDeque::new());
+
+enum Place {
+    Waits(Ticket<Borrowed<'static, u64>>),
+    Holds(KeyedMutexGuard<'static, u64>),
+}
+
+/// Takes a place in the queue of a key.
+#[unsafe(no_mangle)]
+extern "C" fn queue(key: f64) -> usize {
+    let place = PLACES.lock().insert(Place::Waits(MUTEX.ticket(key.to_bits())));
+    if poll(place).is_ready() {
+        ENDED.lock().push_back(place); // the key was free
+    }
+    place
+}
+
+/// Returns the places whose wait has ended, one at a time, and -1 after the last.
+#[unsafe(no_mangle)]
+extern "C" fn ended() -> isize {
+    ENDED.lock().pop_front().map_or(-1, |place| place as isize)
+}
+
+/// Whether a place whose wait has ended holds its key. If not, it was stopped, and is no place any more.
+#[unsafe(no_mangle)]
+extern "C" fn holds(place: usize) -> bool {
+    let holds = poll(place) == Poll::Ready(Ok(()));
+    if !holds {
+        leave(place, false);
+    }
+    holds
+}
+
+/// Gives up a place. If it holds its key, this unlocks it, and stops the places that wait for it if `stop` says so.
+#[unsafe(no_mangle)]
+extern "C" fn leave(place: usize, stop: bool) {
+    let place = PLACES.lock().remove(place); // the lock is released here: what follows calls wakers
+    match place {
+        Place::Holds(guard) if stop => guard.stop(),
+        place => drop(place),
+    }
+}
+
+/// Stops the places that wait for a key, and returns how many.
+#[unsafe(no_mangle)]
+extern "C" fn stop(key: f64) -> usize {
+    MUTEX.stop(&key.to_bits())
+}
+
+/// The number of places that wait for a key, or -1 if it is free.
+#[unsafe(no_mangle)]
+extern "C" fn waiting(key: f64) -> isize {
+    let now = MUTEX.state(&key.to_bits());
+    if now.holders > 0 { now.waiting as isize } else { -1 }
+}
+
+fn poll(place: usize) -> Poll<Result<(), Stopped>> {
+    struct End(usize);
+
+    impl Wake for End {
+        fn wake(self: Arc<Self>) {
+            ENDED.lock().push_back(self.0);
+        }
     }
 
-    /// Queues a task now, and runs it when the key is granted. The promise settles as the task does, or is fulfilled
-    /// with `undefined` if the task was stopped. With `{ onError: "stop" }` a task that fails stops the tasks queued
-    /// behind it.
-    pub fn run(&self, key: String, task: Function, options: JsValue) -> Promise {
-        let stop = Reflect::get(&options, &"onError".into()).is_ok_and(|on_error| on_error == "stop");
-        let ticket = self.0.arc().ticket(key);
-        let task = async move || JsFuture::from(Promise::resolve(&task.call0(&JsValue::UNDEFINED)?)).await;
-        future_to_promise(async move {
-            let done = if stop { ticket.run_or_stop(task).await } else { ticket.run(task).await };
-            done.unwrap_or_else(|Stopped| Ok(JsValue::UNDEFINED))
-        })
-    }
+    let mut places = PLACES.lock();
+    let Place::Waits(ticket) = &mut places[place] else { return Poll::Ready(Ok(())) };
+    let waker = Waker::from(Arc::new(End(place)));
+    let outcome = ready!(Pin::new(ticket).poll(&mut Context::from_waker(&waker)));
+    Poll::Ready(outcome.map(|guard| places[place] = Place::Holds(guard)))
+}
 
-    /// Stops the tasks that wait for a key now, and returns how many.
-    pub fn stop(&self, key: &str) -> usize {
-        self.0.stop(key)
-    }
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
-    /// The locked keys, as `{ key, holders, waiting }`.
-    pub fn locked(&self) -> Array {
-        let locked = Array::new();
-        self.0.for_each_locked(|key, KeyState { holders, waiting, .. }| {
-            let entry = Object::new();
-            let fields = [("key", key.into()), ("holders", holders.into()), ("waiting", waiting.into())];
-            for (name, value) in fields {
-                Reflect::set(&entry, &name.into(), &value).expect("a new object takes fields");
-            }
-            locked.push(&entry);
-        });
-        locked
-    }
+/// Without a message: the code that formats one would be a large part of the program.
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    core::arch::wasm32::unreachable()
 }

@@ -1,19 +1,21 @@
-// Clicks through the page in a real browser: node test.mjs CHROMIUM DIRECTORY, where playwright-core can be
-// found from the working directory, and the directory is for screenshots. `.ci/page` calls it.
+// Clicks through the page in a real browser, and tries the binding there: node page.mjs CHROMIUM DIRECTORY, where
+// playwright-core can be found from the working directory, and the directory is for screenshots. `.ci/page` calls it.
 import assert from "node:assert/strict"
 import { readFile } from "node:fs/promises"
 import { createServer } from "node:http"
 import { createRequire } from "node:module"
 import { extname } from "node:path"
+import { gzipSync } from "node:zlib"
 
 const [executablePath, screenshots] = process.argv.slice(2)
 const { chromium } = createRequire(`${process.cwd()}/`)("playwright-core")
 
 const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" }
+const read = (path) => readFile(new URL(`..${path}`, import.meta.url))
 const server = createServer(async ({ url }, response) => {
   const path = url === "/" ? "/index.html" : url
   try {
-    const body = await readFile(new URL(`.${path}`, import.meta.url))
+    const body = await read(path)
     response.writeHead(200, { "content-type": types[extname(path)] ?? "text/plain" }).end(body)
   } catch {
     response.writeHead(404).end()
@@ -102,6 +104,18 @@ try {
     "42",
   ])
 
+  // The size that the page shows. (No two programs compress in the same way.)
+  const [, size] = (await page.locator("#size").textContent()).match(/: ([\d.]+) KB with gzip/)
+  const files = await Promise.all(["/mutex.wasm", "/mutex.js"].map(read))
+  const expected = files.reduce((sum, file) => sum + gzipSync(file).length, 0) / 1000
+  assert.ok(Math.abs(size - expected) < 0.2, `the page shows ${size} KB, and it is ${expected}`)
+
+  // What the binding promises.
+  const promises = await page.evaluate(async () => {
+    const [{ run }, binding] = await Promise.all([import("/test/cases.js"), import("/mutex.js")])
+    return (await run(binding)).length
+  })
+
   // A screenshot while all keys are busy.
   await page.click("#burst")
   for (const key of ["alice", "bob", "dave"]) await clickAll(key, "add")
@@ -157,7 +171,7 @@ try {
     await page.close()
   }))
   assert.deepEqual(troubles, [])
-  console.log(`the page keeps its promises, in Chromium ${browser.version()}`)
+  console.log(`the page keeps its promises, and the binding its ${promises}, in Chromium ${browser.version()}`)
 } finally {
   await browser.close()
   server.close()
