@@ -31,8 +31,10 @@ const browser = await chromium.launch({
 const KEYS = ["alice", "bob", "carol", "dave"]
 const troubles = []
 // The page as a reader with these preferences sees it.
-async function open({ width, ...likes }) {
+async function open({ width, clock, ...likes }) {
   const page = await browser.newPage({ viewport: { width, height: 1180 }, ...likes })
+  page.setDefaultTimeout(200_000)
+  if (clock !== undefined) await page.clock.install({ time: clock })
   page.on("pageerror", (error) => troubles.push(error))
   page.on("console", (message) => message.type() === "error" && troubles.push(message.text()))
   await page.goto(`http://127.0.0.1:${server.address().port}/`)
@@ -45,49 +47,55 @@ const frames = (page) => page.evaluate(() =>
   new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
 
 try {
+  // This page's clock stands still until `pass`: what is seen does not depend on how fast it is looked at. A task takes 500
+  // to 1,600 ms.
+  const page = await open({ width: 1180, reducedMotion: "reduce", clock: 0 })
+  await page.clock.pauseAt(24 * 3600 * 1000)
+  const pass = (ms) => page.clock.runFor(ms)
+
   // For a reader who has asked for less motion, nothing moves by itself.
-  const page = await open({ width: 1180, reducedMotion: "reduce" })
-  await frames(page)
+  await pass(1_000)
   assert.equal(await page.locator(".task, figure li").count(), 0)
 
   const lane = (key) => page.locator(`.lane[data-key=${key}]`)
-  const click = (key, what) => lane(key).locator(`[data-do=${what}]`).click()
-  // Several at once, before anything else can happen: what comes of it does not depend on speed.
-  const clickAll = (key, ...whats) =>
+  // Several at once, before anything else can happen.
+  const click = (key, ...whats) =>
     lane(key).evaluate((lane, whats) => whats.forEach((what) => lane.querySelector(`[data-do=${what}]`).click()), whats)
-  const attribute = async (key, name) => Number(await lane(key).getAttribute(`data-${name}`))
-  const reaches = (key, name, count) => page.waitForSelector(`.lane[data-key=${key}][data-${name}="${count}"]`)
-  const idle = () => page.waitForFunction(() => document.querySelector("#busy").value === "0")
+  // How many are done, failed, and stopped; and how many ran at the same time, at most.
+  const ended = (key) => lane(key).evaluate(({ dataset: { done, failed, stopped, most } }) => [done, failed, stopped, most].join(" "))
+  const states = () => page.locator(".lane small").allTextContents()
 
   // A queue for each key: one of alice's runs and three wait, while one of bob's runs too.
-  await clickAll("alice", "add", "add", "add")
-  await click("alice", "add")
-  await clickAll("bob", "add", "add")
-  await page.waitForFunction(() => {
-    const states = [...document.querySelectorAll(".lane small")].map((state) => state.textContent).join("; ")
-    return document.querySelector("#busy").value === "2" && /^locked, [123] waiting; locked, [01] waiting; free; free$/.test(states)
-  })
-  await reaches("alice", "done", 4)
-  await reaches("bob", "done", 2)
-  assert.equal(await attribute("alice", "most"), 1, "two of alice's ran at once")
+  await click("alice", "add", "add", "add")
+  await lane("alice").locator("[data-do=add]").click()
+  await click("bob", "add", "add")
+  await pass(100)
+  assert.deepEqual(await states(), ["locked, 3 waiting", "locked, 1 waiting", "free", "free"])
+  assert.equal(await page.locator("#busy").textContent(), "2")
+  await pass(6_400)
+  assert.equal(await ended("alice"), "4 0 0 1")
+  assert.equal(await ended("bob"), "2 0 0 1")
 
   // A task that fails stops those behind it, and a later one is served.
-  await clickAll("carol", "fail", "add", "add", "add")
-  await reaches("carol", "stopped", 3)
-  assert.equal(await attribute("carol", "failed"), 1)
-  assert.equal(await attribute("carol", "done"), 0)
+  await click("carol", "fail", "add", "add", "add")
+  await pass(1_700)
+  assert.equal(await ended("carol"), "0 1 3 1")
   await click("carol", "add")
-  await reaches("carol", "done", 1)
+  await pass(1_700)
+  assert.equal(await ended("carol"), "1 1 3 1")
 
   // Stopped by the button: the running task continues.
-  await clickAll("dave", "add", "add", "add", "stop")
-  await reaches("dave", "stopped", 2)
-  await reaches("dave", "done", 1)
-  await idle()
+  await click("dave", "add", "add", "add", "stop")
+  await pass(100)
+  assert.equal(await ended("dave"), "0 0 2 1")
+  await pass(1_700)
+  assert.equal(await ended("dave"), "1 0 2 1")
+  assert.deepEqual(await states(), ["free", "free", "free", "free"])
 
   // The race.
   await page.click("#race")
-  await page.waitForSelector("#race:enabled")
+  await pass(3_000)
+  assert.equal(await page.locator("#race:enabled").count(), 1)
   const balances = await page.locator("figure output").allTextContents()
   assert.equal(balances[1], "0", "with the lock nothing is lost")
   assert.equal(balances[0], "50", "without it all but one of the withdrawals are lost")
@@ -116,16 +124,16 @@ try {
     return (await run(binding)).length
   })
 
-  // A screenshot while all keys are busy.
+  // A screenshot while all keys are busy, and the queue of carol has just been stopped.
+  for (const key of KEYS) await click(key, key === "carol" ? "fail" : "add", "add", "add", "add")
   await page.click("#burst")
-  for (const key of ["alice", "bob", "dave"]) await clickAll(key, "add")
-  await clickAll("carol", "fail", "add", "add", "add")
-  await page.waitForFunction(() => document.querySelectorAll(".slot .task").length === 4)
-  await page.click("#burst")
-  await page.waitForSelector(".lane[data-key=carol] .task[data-state=stopped]")
+  await pass(100)
+  assert.equal(await page.locator(".slot .task").count(), 4)
+  while (await page.locator(".lane[data-key=carol] .task[data-state=stopped]").count() === 0) await pass(100)
   await page.screenshot({ path: `${screenshots}/busy.png`, fullPage: true })
-  await idle()
-  for (const key of KEYS) assert.equal(await attribute(key, "most"), 1, key)
+  await pass(35_000)
+  assert.equal(await page.locator("#busy").textContent(), "0")
+  for (const key of KEYS) assert.match(await ended(key), / 1$/, key)
   await page.close()
 
   // For all other readers each part plays by itself, when it is first seen, and only then; on a screen of any width,
