@@ -24,14 +24,13 @@ use crate::table::KeyState;
 /// # use std::time::Duration;
 /// # async fn charge() -> Result<u32, &'static str> { Ok(7) }
 /// async fn wallet(mutex: &KeyedMutex<u64>, user: u64) -> Result<u32, &'static str> {
-///     match tokio::time::timeout(Duration::from_secs(2), mutex.ticket(user)).await {
+///     match mutex.ticket(user).unless(smol::Timer::after(Duration::from_secs(2))).await {
 ///         Ok(Ok(guard)) => guard.run_or_stop(charge).await,
 ///         Ok(Err(Stopped)) => Err("a charge before this one failed, or the program is shutting down"),
 ///         Err(_) => Err("busy, try again later"), // the place is given up
 ///     }
 /// }
-/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-/// # assert_eq!(runtime.block_on(wallet(&KeyedMutex::new(), 1)), Ok(7));
+/// # assert_eq!(smol::block_on(wallet(&KeyedMutex::new(), 1)), Ok(7));
 /// ```
 ///
 /// A ticket that has been granted the key and is not polled blocks the waiters behind it, as a guard does. It may be

@@ -5,7 +5,8 @@
 //! after every step: what each call and each poll returned, which waker was woken how often, what
 //! `waiting`, `is_locked` and `len` say of each key, which tasks were called, how many keys are alive.
 //!
-//! proptest (tests/model.rs), the fuzzer (fuzz/) and the soak (tests/soak.rs) all use this one module.
+//! Random scripts (tests/model.rs), all short ones (exhaust.rs), the fuzzer (fuzz/) and the soak (tests/runtimes/soak.rs) use
+//! this one module.
 #![allow(clippy::std_instead_of_core, reason = "tests have the standard library")]
 #![cfg_attr(not(feature = "idle"), allow(dead_code))]
 

@@ -2,16 +2,10 @@
 
 use std::fmt;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Result, Unstructured};
 
 macro_rules! vocabulary {
-    ($($item:item)*) => {
-        $(
-            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
-            #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
-            $item
-        )*
-    };
+    ($($item:item)*) => { $(#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)] $item)* };
 }
 
 vocabulary! {
@@ -70,7 +64,6 @@ vocabulary! {
     /// Exclusively, or together with others.
     pub(crate) enum Mode {
         Exclusive,
-        #[cfg_attr(test, proptest(weight = 2))]
         Shared(Max),
     }
 
@@ -82,12 +75,9 @@ vocabulary! {
         /// With no time to wait.
         LockBlockingFor(Name),
         LockUnless(Name, By),
-        #[cfg_attr(test, proptest(weight = 3))]
         LockShared(Name, By, Max),
         LockMany([Option<Name>; 3], By),
-        #[cfg_attr(test, proptest(weight = 3))]
         Run(Name, Task),
-        #[cfg_attr(test, proptest(weight = 3))]
         Ticket(Name, By, Mode),
         /// Of one key, or of all.
         Idle(Option<Name>),
@@ -98,7 +88,6 @@ vocabulary! {
         /// Calls a method, and keeps what it returns. Futures are not polled yet.
         Start(Start),
         /// Polls a future or a ticket.
-        #[cfg_attr(test, proptest(weight = 3))]
         Poll(Pick, Spare),
         /// Drops a future, a ticket or a guard, whatever its state.
         Drop(Pick),
@@ -154,15 +143,100 @@ impl Admit {
 }
 
 /// Prints one operation on a line.
-#[derive(Clone, Arbitrary)]
-#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+#[derive(Clone)]
 pub(crate) struct Script {
-    #[cfg_attr(test, proptest(strategy = "proptest::collection::vec(proptest::arbitrary::any::<Op>(), 0..80)"))]
     pub(crate) ops: Vec<Op>,
 }
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ops.iter().try_for_each(|op| write!(f, "\n    {op:?}"))
+    }
+}
+
+/// As many operations as there are bytes for: an operation takes six, more or less.
+impl Arbitrary<'_> for Script {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        let mut ops = Vec::new();
+        while !bytes.is_empty() {
+            ops.push(bytes.arbitrary()?);
+        }
+        Ok(Self { ops })
+    }
+}
+
+/// Any of the values, as often as it is listed.
+macro_rules! any_of {
+    ($($type:ty: $($value:expr),+;)*) => {
+        $(impl Arbitrary<'_> for $type {
+            fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+                bytes.choose(&[$($value),+]).copied()
+            }
+        })*
+    };
+}
+
+any_of! {
+    Name: Self::A, Self::B, Self::C;
+    By: Self::Ref, Self::Arc;
+    Spare: Self::One, Self::Two;
+    Max: Self::One, Self::Two, Self::NoLimit;
+    End: Self::Ok, Self::Err, Self::Panic;
+    Admit: Self::Never, Self::IfFree, Self::IfShared, Self::IfFewerThanTwoWait, Self::Panic;
+}
+
+impl Arbitrary<'_> for Pick {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        bytes.arbitrary().map(Self)
+    }
+}
+
+impl Arbitrary<'_> for Task {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(Self { or_stop: bytes.arbitrary()?, long: bytes.arbitrary()?, end: bytes.arbitrary()? })
+    }
+}
+
+impl Arbitrary<'_> for Mode {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(if bytes.ratio(1, 3)? { Self::Exclusive } else { Self::Shared(bytes.arbitrary()?) })
+    }
+}
+
+/// What has more numbers is begun more often.
+impl Arbitrary<'_> for Start {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(match bytes.int_in_range(0..=16)? {
+            0 => Self::Lock(bytes.arbitrary()?, bytes.arbitrary()?),
+            1 => Self::TryLock(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            2 => Self::LockBlocking(bytes.arbitrary()?, bytes.arbitrary()?),
+            3 => Self::LockBlockingFor(bytes.arbitrary()?),
+            4 => Self::LockUnless(bytes.arbitrary()?, bytes.arbitrary()?),
+            5..=7 => Self::LockShared(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            8 => Self::LockMany(bytes.arbitrary()?, bytes.arbitrary()?),
+            9..=11 => Self::Run(bytes.arbitrary()?, bytes.arbitrary()?),
+            12..=14 => Self::Ticket(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            15 => Self::Idle(bytes.arbitrary()?),
+            _ => Self::TicketIf(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+        })
+    }
+}
+
+/// What has more numbers is done more often.
+impl Arbitrary<'_> for Op {
+    fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(match bytes.int_in_range(0..=12)? {
+            0 => Self::Start(bytes.arbitrary()?),
+            1..=3 => Self::Poll(bytes.arbitrary()?, bytes.arbitrary()?),
+            4 => Self::Drop(bytes.arbitrary()?),
+            5 => Self::StopGuard(bytes.arbitrary()?),
+            6 => Self::Downgrade(bytes.arbitrary()?),
+            7 => Self::StopKey(bytes.arbitrary()?),
+            8 => Self::Signal(bytes.arbitrary()?),
+            9 => Self::RunTicket(bytes.arbitrary()?, bytes.arbitrary()?),
+            10 => Self::RunGuard(bytes.arbitrary()?, bytes.arbitrary()?),
+            11 => Self::StopAll,
+            _ => Self::Reserve(bytes.arbitrary()?),
+        })
     }
 }
