@@ -1,4 +1,4 @@
-//! Webhooks that are delivered several times at once, on async-std: each event is processed once.
+//! Webhooks that are delivered several times at once, on smol: each event is processed once.
 //!
 //! `cargo run --release --example webhooks`
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)] // examples have the standard library
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use async_mutex_lite::KeyedMutex;
-use async_std::task;
+use smol::future::yield_now;
 
 const EVENTS: usize = 5;
 const DELIVERIES: usize = 4;
@@ -29,7 +29,7 @@ impl Inbox {
             return;
         }
         for _ in 0..10 {
-            task::yield_now().await; // the work
+            yield_now().await; // the work
         }
         self.processed.fetch_add(1, Relaxed);
         self.done.lock().unwrap().insert(event);
@@ -51,11 +51,11 @@ pub(crate) fn processed(locked: bool) -> usize {
     let deliveries: Vec<_> = (0..EVENTS * DELIVERIES)
         .map(|number| {
             let inbox = inbox.clone();
-            task::spawn(async move { inbox.deliver(number % EVENTS, locked).await })
+            smol::spawn(async move { inbox.deliver(number % EVENTS, locked).await })
         })
         .collect();
     for delivery in deliveries {
-        task::block_on(delivery);
+        smol::block_on(delivery);
     }
     inbox.processed.load(Relaxed)
 }

@@ -154,7 +154,7 @@ impl fmt::Debug for Script {
     }
 }
 
-/// As many operations as there are bytes for: an operation takes six, more or less.
+/// As many operations as there are bytes for: an operation takes three or four.
 impl Arbitrary<'_> for Script {
     fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
         let mut ops = Vec::new();
@@ -177,7 +177,7 @@ macro_rules! any_of {
 }
 
 any_of! {
-    Name: Self::A, Self::B, Self::C;
+    Name: Self::A, Self::A, Self::A, Self::B, Self::C;
     By: Self::Ref, Self::Arc;
     Spare: Self::One, Self::Two;
     Max: Self::One, Self::Two, Self::NoLimit;
@@ -222,20 +222,21 @@ impl Arbitrary<'_> for Start {
     }
 }
 
-/// What has more numbers is done more often.
+/// What has more numbers is done more often. (Most mistakes show in a queue only: when starts were as rare as stops, one script
+/// in ten thousand found a seeded fault that one in thirty finds now.)
 impl Arbitrary<'_> for Op {
     fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
-        Ok(match bytes.int_in_range(0..=12)? {
-            0 => Self::Start(bytes.arbitrary()?),
-            1..=3 => Self::Poll(bytes.arbitrary()?, bytes.arbitrary()?),
-            4 => Self::Drop(bytes.arbitrary()?),
-            5 => Self::StopGuard(bytes.arbitrary()?),
-            6 => Self::Downgrade(bytes.arbitrary()?),
-            7 => Self::StopKey(bytes.arbitrary()?),
-            8 => Self::Signal(bytes.arbitrary()?),
-            9 => Self::RunTicket(bytes.arbitrary()?, bytes.arbitrary()?),
-            10 => Self::RunGuard(bytes.arbitrary()?, bytes.arbitrary()?),
-            11 => Self::StopAll,
+        Ok(match bytes.int_in_range(0..=40)? {
+            0..=9 => Self::Start(bytes.arbitrary()?),
+            10..=25 => Self::Poll(bytes.arbitrary()?, bytes.arbitrary()?),
+            26..=31 => Self::Drop(bytes.arbitrary()?),
+            32 => Self::StopGuard(bytes.arbitrary()?),
+            33..=34 => Self::Downgrade(bytes.arbitrary()?),
+            35 => Self::StopKey(bytes.arbitrary()?),
+            36 => Self::Signal(bytes.arbitrary()?),
+            37 => Self::RunTicket(bytes.arbitrary()?, bytes.arbitrary()?),
+            38 => Self::RunGuard(bytes.arbitrary()?, bytes.arbitrary()?),
+            39 => Self::StopAll,
             _ => Self::Reserve(bytes.arbitrary()?),
         })
     }

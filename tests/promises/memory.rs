@@ -106,12 +106,12 @@ fn len_counts_busy_keys_and_waiting_counts_the_queue() {
 }
 
 #[test]
-fn ten_thousand_held_keys_with_one_hash_are_slow_and_right() {
+fn thousands_of_held_keys_with_one_hash_are_slow_and_right() {
     let mutex = KeyedMutex::with_hasher(common::OneHash);
-    let mut guards: Vec<_> = (0..10_000_u32).map(|key| mutex.try_lock(key)).collect();
+    let mut guards: Vec<_> = (0..3_000_u32).map(|key| mutex.try_lock(key)).collect();
     assert!(guards.iter().all(Option::is_some));
-    assert!((0..10_000).step_by(97).all(|key| mutex.is_locked(&key) && mutex.try_lock(key).is_none()));
-    assert!(!mutex.is_locked(&10_000));
+    assert!((0..3_000).step_by(97).all(|key| mutex.is_locked(&key) && mutex.try_lock(key).is_none()));
+    assert!(!mutex.is_locked(&3_000));
     while let Some(guard) = guards.pop() {
         drop(guard);
         assert_eq!(mutex.len(), guards.len());
