@@ -14,7 +14,7 @@ use crate::table::{Change, Turn, each};
 /// entry. It neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls
 /// does; even then the key is unlocked. Such a waker runs before the `drop` of the guard returns.
 ///
-/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps
+/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`]) keeps
 /// its key locked forever; other keys are unaffected.
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]

@@ -92,11 +92,11 @@ impl<K, S> KeyedMutex<K, S> {
         self.len() == 0
     }
 
-    /// Preallocates room for `keys` keys that are locked at the same time (in total, not in addition), and for the same
-    /// number of waiters. The mutex never shrinks below that.
+    /// Preallocates room for `keys` keys that are locked at the same time, and for `waiters` that wait at the same time,
+    /// in total, not in addition. The mutex never shrinks below that.
     ///
     /// Where there is one shard (without `std`, with `critical-section`, or on a single processor), up to `keys` keys
-    /// and waiters allocate nothing from then on, however often they come and go, and the table never moves, not even
+    /// and `waiters` waiters allocate nothing from then on, however often they come and go, and the table never moves, not even
     /// in an interrupt. (Occasionally its entries are rehashed in place.)
     ///
     /// With several shards each gets room for twice its part. A shard that gets more keys than that, by the accident of

@@ -65,6 +65,9 @@
 //! atomics come from portable-atomic, and the final binary must choose how it implements them (by a feature of
 //! portable-atomic, such as `critical-section`).
 //!
+//! In WASM, threads that contend for a shard of a mutex with `std` block, which traps on the main thread of a page. If your
+//! module has threads, turn `std` off: then they spin.
+//!
 //! On bare metal, one of `critical-section` and `spin` must be on. With `spin`, interrupt handlers must not use the
 //! mutex, so a spin lock is never chosen by default there. A program with `critical-section` links only if it has an
 //! implementation of critical sections, so no library should turn that feature on for its users.
@@ -78,10 +81,11 @@
 
 #[cfg(all(target_os = "none", feature = "std"))]
 compile_error!(
-    "async-mutex-lite: this target has no standard library. Write `default-features = false, features = \
+    "async-mutex-lite: this target has no standard library. Write `default-features = false`; and on bare metal, `features = \
      [\"critical-section\"]`, and turn on an implementation of critical sections, which your chip's crate has as a feature."
 );
-#[cfg(all(target_os = "none", not(any(feature = "std", feature = "critical-section", feature = "spin"))))]
+// WASM has no interrupts.
+#[cfg(all(target_os = "none", not(target_family = "wasm"), not(any(feature = "critical-section", feature = "spin"))))]
 compile_error!(
     "async-mutex-lite: choose how the table is guarded on bare metal. The feature `critical-section` is almost always \
      right; with `spin`, an interrupt handler that uses the mutex may spin forever, waiting for what it interrupted."

@@ -17,7 +17,29 @@ use crate::guard::Guard;
 /// | in a thread | [`.wait()`](Self::wait) | the guard |
 /// | in a thread, with a timeout | [`.wait_timeout(timeout)`](Self::wait_timeout) | `Some(guard)` or `None` |
 ///
-/// It takes its place in the queue at its first poll.
+/// It takes its place in the queue at its first poll. It has a name, so that a struct of yours can have it; with
+/// `type Locks = Arc<KeyedMutex<u64>>`, it is a `Lock<Locks>`, and its guard a `Guard<Locks>`:
+///
+/// ```
+/// use std::sync::Arc;
+/// use async_mutex_lite::{Guard, KeyedMutex, Lock};
+///
+/// type Locks = Arc<KeyedMutex<u64>>;
+///
+/// enum Connection {
+///     Waiting(Lock<Locks>),
+///     Working(Guard<Locks>),
+/// }
+///
+/// # smol::block_on(async {
+/// let locks = Locks::default();
+/// let mut connection = Connection::Waiting(locks.arc().lock(7));
+/// if let Connection::Waiting(lock) = connection {
+///     connection = Connection::Working(lock.await);
+/// }
+/// assert!(matches!(connection, Connection::Working(_)) && locks.is_locked(&7));
+/// # });
+/// ```
 #[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
 pub struct Lock<H: Handle>(pub(crate) Acquire<H, false>);
 
@@ -58,8 +80,8 @@ macro_rules! ways_to_wait {
         {
             /// Waits, unless `signal` is ready first: a timer, a shutdown, a closed connection.
             ///
-            /// The lock is polled first: a free key is locked even if `signal` is ready already. The signal limits only
-            /// the wait, not how long the guard is held after that.
+            /// The key is asked for first: if it is free, it is locked even if `signal` is ready already. The signal
+            /// limits only the wait, not how long the guard is held after that.
             ///
             /// | to give up | signal |
             /// | --- | --- |
@@ -73,7 +95,19 @@ macro_rules! ways_to_wait {
             /// # Errors
             ///
             /// Returns the output of the signal, if that was ready first. The place in the queue is then given up.
-            #[doc(alias("timeout", "lock_timeout", "lock_with_timeout", "cancel", "abort"))]
+            ///
+            /// # Cancel safety
+            ///
+            /// As without a signal, which is dropped, too.
+            #[doc(alias(
+                "lock_unless",
+                "lock_arc_unless",
+                "timeout",
+                "lock_timeout",
+                "lock_with_timeout",
+                "cancel",
+                "abort"
+            ))]
             pub fn unless<T>(self, signal: impl Future<Output = T>) -> impl Future<Output = Result<$output, T>> {
                 crate::lock::unless(self, signal)
             }
@@ -83,7 +117,7 @@ macro_rules! ways_to_wait {
             /// Do not call it from async code: it blocks a thread of the executor, and deadlocks if the holder is a task
             /// that only this thread can run.
             #[cfg(all(feature = "std", not(target_family = "wasm")))]
-            #[doc(alias("blocking_lock", "lock_blocking"))]
+            #[doc(alias("lock_blocking", "lock_shared_blocking", "lock_arc_blocking", "blocking_lock"))]
             pub fn wait(self) -> $output {
                 crate::block::block(self, None).expect("there is no deadline")
             }
@@ -91,12 +125,12 @@ macro_rules! ways_to_wait {
             /// Blocks the thread until it is ready, or returns `None` if the time is up first: then the place in the
             /// queue is given up, unless the key has been granted just then.
             ///
-            /// A free key is locked even if `timeout` is zero. Do not call it from async code: see [`wait`](Self::wait).
+            /// A free key is locked even if `timeout` is zero; a `timeout` that the clock cannot represent is as good as
+            /// none. Do not call it from async code: see [`wait`](Self::wait).
             #[cfg(all(feature = "std", not(target_family = "wasm")))]
             #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
-            #[doc(alias("try_lock_for", "lock_timeout"))]
+            #[doc(alias("lock_blocking_for", "try_lock_for", "lock_timeout"))]
             pub fn wait_timeout(self, timeout: core::time::Duration) -> Option<$output> {
-                // A deadline that the clock cannot represent never comes.
                 crate::block::block(self, std::time::Instant::now().checked_add(timeout))
             }
         }

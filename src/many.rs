@@ -25,8 +25,9 @@ pub struct LockMany<H: Handle> {
 impl<H: Handle<Key: Ord>> LockMany<H> {
     /// Puts several locks together, each in a mode of its own: `LockMany::of([mutex.lock(a), mutex.shared().lock(b)])`.
     ///
-    /// They are locked in ascending order of `K`. If a key is given twice, only its exclusive lock counts, or else that
-    /// with the lowest limit. If the locks are of several mutexes, those are locked in the order of their addresses.
+    /// They are locked one after another, in ascending order of `K`, whose `Ord` must agree with its `Eq`. Of two locks of
+    /// one key the stronger counts: the exclusive one, or else that with the lowest limit. The locks may be of several
+    /// mutexes: equal keys of these are locked in the order of the mutexes' addresses.
     ///
     /// # Panics
     ///
@@ -102,8 +103,9 @@ impl<H: Handle<Key: Ord + Hash, Hasher: BuildHasher>> Mode<H> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks several keys exclusively, one after another, in ascending order of `K`, and returns one guard for all.
     ///
-    /// It holds the keys that it has locked while it waits for the next. A key that is given twice is locked once; an
-    /// empty list locks nothing. A stop does not reach it.
+    /// The keys are taken from `keys` at once. The future holds those that it has locked while it waits for the next. A key
+    /// that is given twice is locked once; an empty list locks nothing. `Ord` must agree with `Eq`. A stop does not reach
+    /// it. To lock each key in a mode of its own, use [`LockMany::of`].
     ///
     /// # Deadlocks
     ///

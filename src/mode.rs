@@ -66,7 +66,7 @@ impl<K, S> KeyedMutex<K, S> {
     /// assert!(pages.try_lock("page").is_some());
     /// # });
     /// ```
-    #[doc(alias("read", "lock_shared", "rwlock"))]
+    #[doc(alias("lock_shared", "try_lock_shared", "ticket_shared", "ticket_shared_if", "read", "rwlock"))]
     pub fn shared(&self) -> Mode<Borrowed<'_, K, S>> {
         self.exclusive().shared()
     }
@@ -181,7 +181,15 @@ impl<K, S> KeyedMutex<K, S> {
     /// smol::spawn(async move { drop(guard) }).await;
     /// # });
     /// ```
-    #[doc(alias("lock_arc", "lock_owned", "try_lock_arc", "lock_arc_blocking", "ticket_arc", "lock_many_arc"))]
+    #[doc(alias(
+        "lock_arc",
+        "try_lock_arc",
+        "ticket_arc",
+        "ticket_arc_if",
+        "lock_many_arc",
+        "lock_shared_arc",
+        "lock_owned"
+    ))]
     pub fn arc(self: &Arc<Self>) -> Mode<Arc<Self>> {
         Mode { mutex: self.clone(), sharing: None }
     }

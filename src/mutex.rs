@@ -44,8 +44,11 @@ use crate::table::{Shard, Shards};
 /// future takes its place at its first poll, a ticket as soon as [`ticket`](Self::ticket) is called. An unlock *hands
 /// the key over* to the first waiter: from that moment the waiter has been *granted* the key, even before it is polled
 /// again. So no newcomer can barge in, not even by [`try_lock`](Self::try_lock). An unlock calls one waker: the one of
-/// the waiter's last poll. (If shared waiters come next, it calls those of all that can now hold the key together; if
-/// the key becomes free, those of pending [`idle`](Self::idle)s.)
+/// the waiter's last poll. (If shared waiters are next, it wakes every one that can share the key now; if the key becomes
+/// free, it wakes the pending [`idle`](Self::idle) futures.)
+///
+/// Callers that lock different keys never wait for each other's keys. They wait for each other's lookups if their keys
+/// are in the same *shard*, a part of the table with a lock of its own.
 ///
 /// A waiter that has been granted the key blocks the waiters behind it until it is polled or dropped, as a guard does.
 /// That happens to futures that are kept in a `select!` loop or a `join` whose task does something else
@@ -61,9 +64,10 @@ use crate::table::{Shard, Shards};
 /// A *stop* ends the wait of jobs that should no longer run, because a job before them failed, or because the program
 /// shuts down. There are four ways to stop: [`stop`](Self::stop), [`stop_all`](Self::stop_all), the
 /// [`stop`](crate::Guard::stop) of a guard, and a [`run_or_stop`](Self::run_or_stop) whose closure fails, panics or is
-/// dropped midway. Each takes the waiters that it reaches out of the queue at once, and wakes them in FIFO order. At
-/// their next poll they return [`Stopped`](crate::Stopped); until then, they block no other waiter, and are not
-/// counted. The waiters behind them that can now hold the key are granted it.
+/// dropped midway. Each removes the waiters that it affects from the queue at once, and wakes them in FIFO order. (With
+/// several threads, they need not *run* in that order.) At their next poll they return [`Stopped`](crate::Stopped); until
+/// then, they block no other waiter, and are not counted. The waiters behind them that can now hold the key are granted
+/// it.
 ///
 /// | a stop reaches, if they are waiting at that moment | it does not reach |
 /// | --- | --- |
@@ -99,25 +103,25 @@ use crate::table::{Shard, Shards};
 /// # drop(guard);
 /// ```
 ///
-/// Two tasks that each hold a key and wait for the other's deadlock, too. Lock several keys in one order everywhere,
+/// Two tasks also deadlock if each holds a key that the other is waiting for. Lock several keys in one order everywhere,
 /// which is what [`lock_many`](Self::lock_many) does.
 ///
 /// # Panics and user code
 ///
 /// The mutex is never poisoned: a guard that is dropped by a panic unlocks its key. Some user code runs outside all
 /// internal locks, and may use the mutex, block, or panic: `Hash`, the key's `Drop`, and the calls, clones and drops of
-/// wakers. So an executor may run tasks inside `wake`. (If these unlock the same key in turn, each hand-over needs
-/// stack on top of the one before it.) Other code runs under the lock of a *shard*, a part of the table: `Eq`,
-/// `Borrow`, and the closures of [`ticket_if`](Self::ticket_if) and [`for_each_locked`](Self::for_each_locked). It must
-/// not use the mutex, or it deadlocks or panics. (If an allocation fails, and that unwinds, a key or a waker is dropped
-/// under that lock, too.) A panic in any of this code propagates to the caller, and leaves the mutex consistent. A
+/// wakers. An executor may therefore run tasks inside `wake`; if those unlock the same key, the hand-overs nest on the
+/// stack. Other code runs under the lock of a shard: `Eq`, `Borrow`, and the closures of [`ticket_if`](Self::ticket_if)
+/// and [`for_each_locked`](Self::for_each_locked). It must not use the mutex, or it deadlocks or panics; printing the
+/// mutex with `{:?}` is fine, since `Debug` takes no lock. (If an allocation fails, and that unwinds, a key or a waker is
+/// dropped under that lock, too.) A panic in any of this code propagates to the caller, and leaves the mutex consistent. A
 /// panic of a waker propagates from the unlock or the stop that called it, after that is complete.
 ///
 /// When several wakers are to be called, they are called one after another. One that blocks delays those after it, but
 /// their waiters have already been granted the key, or stopped. If one panics, the others are still called; with `std`,
-/// further panics are caught and dropped; without it, a second panic aborts the program. The same holds for the keys
-/// that one guard, or one future, of `lock_many` holds. Otherwise, a panic that comes while the thread is already
-/// unwinding from another one aborts the program, as everywhere in Rust.
+/// further panics are caught and dropped (all of them, if the thread was unwinding already); without it, a second panic
+/// aborts the program. The same holds for the keys that one guard, or one future, of `lock_many` holds. Otherwise, a panic
+/// that comes while the thread is already unwinding from another one aborts the program, as everywhere in Rust.
 ///
 /// Polling a future of the mutex, or a ticket, after completion panics.
 ///
@@ -135,12 +139,11 @@ use crate::table::{Shard, Shards};
 ///
 /// # Without `std`
 ///
-/// All of this holds, except where stated otherwise. There are no methods that block, and [`RandomState`] has nothing
-/// but an address as its seed.
+/// All of this holds, except where stated otherwise. An allocator is needed. There are no methods that block, and
+/// [`RandomState`] has nothing but an address as its seed.
 pub struct KeyedMutex<K, S = RandomState> {
     pub(crate) shards: Shards<K>,
-    /// How many may share a key, unless `at_most` says otherwise.
-    /// What [`shared`](Self::shared) means.
+    /// How many may share a key, unless [`at_most`](Self::at_most) says otherwise.
     pub(crate) max_shared: NonZero<u32>,
     pub(crate) hasher: S,
 }
@@ -152,12 +155,26 @@ impl<K> KeyedMutex<K> {
         Self::with_hasher(RandomState)
     }
 
-    /// Creates a mutex whose keys are shared by at most `n` at a time, unless [`at_most`](Self::at_most) says otherwise.
+    /// Creates a mutex in which [`shared`](Self::shared) means at most `n`, so that no caller can forget the limit: a
+    /// semaphore for each key. ([`at_most`](Self::at_most) can still say otherwise.)
     ///
     /// # Panics
     ///
-    /// If `n` is 0: in a `static` or a `const`, at compile time.
+    /// If `n` is 0; at compile time where this is a constant.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_mutex_lite::KeyedMutex;
+    ///
+    /// static REQUESTS: KeyedMutex<&str> = KeyedMutex::with_max_shared(2);
+    ///
+    /// let held = [REQUESTS.shared().try_lock("example.org"), REQUESTS.shared().try_lock("example.org")];
+    /// assert!(held.iter().all(Option::is_some));
+    /// assert!(REQUESTS.shared().try_lock("example.org").is_none()); // two at a time
+    /// ```
     #[must_use]
+    #[doc(alias("semaphore", "permits"))]
     pub const fn with_max_shared(n: u32) -> Self {
         Self::with_max_shared_and_hasher(n, RandomState)
     }
@@ -194,9 +211,9 @@ impl<K, S> KeyedMutex<K, S> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key exclusively, waiting for it if necessary, and returns a guard that unlocks it when dropped.
     ///
-    /// The future takes its place in the queue at its first poll. It drops `key` as soon as it does not need it: at the
-    /// first poll if the key is locked, else when it is unlocked. See the type for [fairness](Self#fairness), [cancel
-    /// safety](Self#cancel-safety) and [deadlocks](Self#deadlocks).
+    /// The future takes its place in the queue at its first poll. Your `key` value is dropped then if somebody else holds
+    /// that key, and otherwise when the key is unlocked. Besides `.await`, there are [other ways to wait](Lock). See the
+    /// type for [fairness](Self#fairness), [cancel safety](Self#cancel-safety) and [deadlocks](Self#deadlocks).
     ///
     /// # Examples
     ///
@@ -239,8 +256,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
 
 impl<K, S: BuildHasher> KeyedMutex<K, S> {
     /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared. A user's hasher may be the identity,
-    /// and keys regular: so each bit of the hash is carried to the upper half by a multiplication, and the bits of that half
-    /// that depend on most of the others become the lowest, by which hashbrown finds a bucket.
+    /// and keys regular: so the upper half is mixed before the halves are folded. (An even factor: by an odd one, halves
+    /// that are equal would lose their lowest bit.)
     #[inline]
     pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32 {
         let hash = self.hasher.hash_one(key);
@@ -256,7 +273,7 @@ impl<K, S: Default> Default for KeyedMutex<K, S> {
 
 impl<K, S> fmt::Debug for KeyedMutex<K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyedMutex(..)") // without a look at the shards, which are behind locks
+        f.write_str("KeyedMutex(..)") // it takes no lock: the caller that prints it may hold one
     }
 }
 

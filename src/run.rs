@@ -5,8 +5,6 @@ use core::error::Error;
 use core::fmt;
 use core::future::Future;
 use core::hash::{BuildHasher, Hash};
-use core::pin::Pin;
-use core::task::{Context, Poll};
 
 use crate::claim::{Acquire, Claim, Handle};
 use crate::guard::Guard;
@@ -37,18 +35,6 @@ pub(crate) fn admitted<H: Handle>(claim: Claim<H>) -> Result<Guard<H>, Stopped> 
     if claim.place.turn == Turn::STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
 }
 
-/// Waits for a key, as a ticket does that takes its place at the first poll.
-struct Job<H: Handle>(Acquire<H, true>);
-
-impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Job<H> {
-    type Output = Result<Guard<H>, Stopped>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(admitted)
-    }
-}
-
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// See [`KeyedMutex::run`].
     ///
@@ -58,7 +44,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     pub async fn run<F: Future>(self, key: H::Key, job: impl FnOnce() -> F) -> Result<F::Output, Stopped> {
         let output; // out here, so that it is not leaked if unlocking panics
         {
-            let _guard = Job(Acquire::new(self, key)).await?;
+            let _guard = admitted(Acquire::<_, true>::new(self, key).await)?;
             output = job().await;
         }
         Ok(output)
@@ -74,7 +60,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
         key: H::Key,
         job: impl FnOnce() -> F,
     ) -> Result<Result<T, E>, Stopped> {
-        let guard = StopOnDrop::new(Job(Acquire::new(self, key)).await?);
+        let guard = StopOnDrop::new(admitted(Acquire::<_, true>::new(self, key).await)?);
         let output = job().await;
         guard.end(&output);
         Ok(output)
@@ -100,6 +86,12 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// # Panics
     ///
     /// A panic of the closure propagates after the key has been unlocked.
+    ///
+    /// # Size
+    ///
+    /// The future has room for the closure and for its future: a job that owns 4 KB makes it 8 KB, and an `async fn` around
+    /// it 12. Where that matters, let the closure *make* what is large, in its async block; or give it a future that is
+    /// pinned elsewhere: `let job = pin!(job); mutex.run(key, || job)`.
     ///
     /// # Examples
     ///

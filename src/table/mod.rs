@@ -1,11 +1,11 @@
 //! The machinery: how a key is claimed, handed over, and removed.
 //!
 //! ```text
-//! KeyedMutex ── Shards ── Locked ── Shard ─┬─ Slots ── Slot (a locked key: its queue, from head to tail) ─┐
-//!                       (the lock)         └─ Nodes ── Node ── Node ── Node  ◄───────────────────────────┘
-//!                                               ▲        │ waker, state
-//!      Claim { hash, id, node } ────────────────┘  in a future or a ticket
-//!      Claim { hash, id, GRANTED } ── in a guard
+//! KeyedMutex ── Shards ── Shard ── Table ─┬─ Slots ── Slot (a locked key: its queue, from head to tail) ─┐
+//!                      (the lock)         └─ Nodes ── Node ── Node ── Node  ◄───────────────────────────┘
+//!                                              ▲        │ waker, state
+//!      Claim { hash, id, Turn::waits(node) } ──┘  in a future or a ticket
+//!      Claim { hash, id, Turn::GRANTED } ── in a guard
 //! ```
 //!
 //! A key is locked as long as it has a slot. The claim that makes the slot holds the key; a claim that comes later has
@@ -16,8 +16,8 @@
 //! | the key is | there is | what remains to be done, and by what |
 //! | --- | --- | --- |
 //! | free | no slot | nothing |
-//! | locked exclusively | a slot with [`EXCLUSIVE`](slot::EXCLUSIVE) for its holders, and a claim without a node | the claim is dropped: [`Shard::give_up`](shard::Shard::give_up) |
-//! | shared | a slot that counts its holders, and such a claim for each | the same, for each claim |
+//! | locked exclusively | a slot with no `sharers`, and a claim without a node | the claim is dropped: [`Table::give_up`](shard::Table::give_up) |
+//! | shared | a slot that counts its `sharers`, and such a claim for each | the same, for each claim |
 //! | handed over | a slot, and a granted node in no list | its waiter is polled, and then holds the key as above; or it is dropped, which gives the key up |
 //! | contended (in addition) | a node in the slot's queue for each waiter, with the waker of its last poll | the holders hand the key over |
 //! | being removed | no slot any more; the thread that unlocked the key has its `K` | that thread drops the `K`, outside the lock |
@@ -25,26 +25,40 @@
 //! A waiter that is stopped leaves the queue in the same way as one that is granted the key, and keeps its node until
 //! it is polled or dropped: it holds nothing, and blocks no other waiter.
 //!
+//! # From a lock to an unlock
+//!
+//! A free key: [`Lock`](crate::Lock) is polled, hashes the key, and finds its shard ([`Shards::of`]); under its lock,
+//! [`Table::claim`](shard::Table::claim) finds no slot, and makes one. The guard is dropped: under the lock,
+//! [`Table::give_up`](shard::Table::give_up) takes the slot; after it, [`Shard`] drops the key.
+//!
+//! A contended key: `claim` finds the slot, but there is no waker yet, so it claims nothing; the future clones its waker,
+//! and tries again; `claim` appends a node to the queue. The guard before it is dropped: `give_up` finds a waiter, and
+//! [`pass`](shard::Table)es the key to it, whose waker `Shard` then calls. The future is polled again, and
+//! [`takes its turn`](queue::Nodes::take_turn).
+//!
+//! Whatever else happens to a locked key is a [`Change`]. What must not happen under the lock is [`Owed`](shard::Owed)
+//! after it.
+//!
 //! # Invariants
 //!
-//! 1. A slot's `waiting` is the length of its queue. Its `holders` is the number of granted claims of its key; if it is
-//!    `EXCLUSIVE`, there is one. *Kept by* `Shard::claim`, `pass`, `change`, `stop_all`; *checked by* `Shard::check`,
-//!    `tests/memory.rs`.
+//! 1. A slot's `waiting` is the length of its queue. Its `sharers` is the number of granted claims of its key; if it is
+//!    0, there is one, which is exclusive. *Kept by* `Table::claim`, `pass`, `change`, `stop_all`; *checked by*
+//!    `Table::check`, `memory`.
 //! 2. A key has at most one slot, and no two slots of a shard ever share an id: looking for a slot and making it are
-//!    one critical section. *Kept by* `Shard::claim`; *checked by* `Shard::check`, `tests/model.rs`, loom.
+//!    one critical section. *Kept by* `Table::claim`; *checked by* `Table::check`, the reference model, loom.
 //! 3. A node waits, in one list, with a waker; or it is granted, stopped or abandoned, in no list, with a waker if it
 //!    is in a batch; or it is free. Only its waiter gives it up. The waiter also frees it, unless the node is in a
 //!    batch: then the thread that wakes the batch frees it. *Kept by* [`Nodes`](queue::Nodes); *checked by*
-//!    `Shard::check`, `tests/cancel.rs`, `tests/wakers.rs`.
-//! 4. A claim is granted while fewer than its own `max` share the key, and the first waiter in a queue cannot hold the key together with its holders:
-//!    whenever a holder or a waiter leaves, the head of the queue is checked again. *Kept by* `Shard::claim`, which
-//!    shares a key only if it has no waiters, and `Slot::grant`; *checked by* `Shard::check`, `tests/shared.rs`,
-//!    `tests/model.rs`.
+//!    `Table::check`, `cancel`, `wakers`.
+//! 4. A shared claim is granted while fewer than its own limit share the key, and the first waiter in a queue cannot hold
+//!    the key together with its holders: whenever a holder or a waiter leaves, the head of the queue is checked again.
+//!    *Kept by* `Table::claim`, which shares a key only if it has no waiters, and `Slot::grant`; *checked by*
+//!    `Table::check`, `shared`, the reference model.
 //! 5. Watchers are taken out of their list in the critical section that removes the slot, and the hot slot has none.
-//!    *Kept by* `Shard::tell`, `Slots::cool`; *checked by* `Shard::check`, `tests/idle.rs`.
+//!    *Kept by* `Table::tell`, `Slots::cool`; *checked by* `Table::check`, `idle`.
 //!
-//! `Shard::check` runs after every critical section if `cfg(async_mutex_lite_check)` is set: `.ci/checked` runs the tests
-//! with it, and so do the fuzzer and the model checker.
+//! (`memory`, `cancel` and so on are modules of `tests/promises`.) `Table::check` runs after every critical section if
+//! `cfg(async_mutex_lite_check)` is set: `.ci/checked` runs the tests with it, and so do the fuzzer and the model checker.
 //!
 //! # User code
 //!
@@ -53,7 +67,7 @@
 //! that unwinds, a waker or a key is dropped under the lock, too.) All other user code runs outside: `Hash` before the
 //! lock is taken; `K::drop`, and the calls, clones and drops of wakers, after it is released, when the shard is
 //! consistent. So a waker may use the mutex in any way, and its panic only propagates. `Waker::will_wake` compares
-//! pointers, and runs no user code.
+//! pointers, and runs no user code. `Debug` takes no lock, and runs none.
 //!
 //! # Why no wake-up is lost
 //!
@@ -64,11 +78,11 @@
 //! called will find itself granted or stopped. A batch is taken by one thread (that of a `stop_all` waits in the shard
 //! until it, or another `stop_all`, takes it), which works through to its end even if a waker panics ([`each`]), so a
 //! waker that blocks delays no batch but those of a `stop_all` that come after it. To replace a waker, the new one must
-//! be cloned, which runs user code: the poll releases the lock, clones, and checks again ([`Locked::poll`]).
+//! be cloned, which runs user code: the poll releases the lock, clones, and checks again ([`Shard::poll`]).
 //!
 //! # Cancellation
 //!
-//! | a future that is dropped | does this | shown by, in `tests/cancel.rs` and `tests/stop.rs` |
+//! | a future that is dropped | does this | shown by, in `tests/promises/cancel.rs` and `stop.rs` |
 //! | --- | --- | --- |
 //! | before its first poll | nothing: it has no claim | `a_future_that_was_never_polled_…` |
 //! | while it waits | takes its node out of the queue, and grants the key to the waiters behind it that can now hold it | `a_waiter_that_is_dropped_…` |
@@ -79,17 +93,17 @@
 //! # Memory ordering
 //!
 //! The shard's lock orders everything: the next holder takes it after the last one has released it, whether it finds no
-//! slot or is granted the key. There are no other atomics, except in the cell in which the shards are made at first
-//! use.
+//! slot or is granted the key. There are two other atomics: the cell in which the shards are made at first use, and the
+//! flag that says that keys may be shared, which is set after all shards know it.
 //!
 //! # Cost
 //!
 //! Lock and unlock of a free key: one hash, two critical sections, no allocation once the map is warm. A wait: two more
 //! (to join the queue, and to be polled when the key is granted; without `std`, or with `critical-section`, only the
-//! latter), and 32 bytes of the slab (24 where pointers are half as long). All are O(1) in the number of waiters. The
-//! map of a shard is at most eight times as large as needed, or has 16 buckets; without `std`, or with
-//! `critical-section`, it stays as large as it was until it is empty. The slab is freed when it is unused and has more
-//! than 64 nodes. The operations that are O(n) are listed in the documentation of `KeyedMutex`.
+//! latter), and 32 bytes of the slab (24 where pointers are half as long). All are amortised O(1) in the number of
+//! waiters. The map of a shard is at most eight times as large as needed, or as large as what is always kept; without
+//! `std`, or with `critical-section`, it stays as large as it was until it is empty. The slab is freed when it is unused
+//! and has more than 64 nodes. The operations that are O(n) are listed in the documentation of `KeyedMutex`.
 //!
 //! # Rejected designs
 //!
@@ -110,14 +124,16 @@
 //! - *One lookup for free and locked keys alike, instead of a fast and a slow path.* The waker would have to be cloned
 //!   before it is known to be needed; or, if a node waits with a no-op waker until it is given another, each wait takes
 //!   33 more instructions, and a program that only locks keys is 250 bytes larger.
-//! - *One way to unlock, instead of a shorter one for programs that neither share nor watch.* Such a program would take
-//!   370 more bytes of WASM, and a hand-over 130 more instructions. So the general way is called through a function
-//!   pointer, which all shards are given by the first `shared` or `at_most`, and one by a downgrade, a stop or a watcher.
+//! - *One way to unlock, instead of a shorter one for programs that neither share nor watch* ([`release`](shard::Table)).
+//!   Such a program would take 538 more bytes of WASM with gzip, and a hand-over 130 more instructions. So the general way
+//!   is called through a function pointer, which all shards are given by the first `shared` or `at_most`, and one shard by
+//!   a downgrade or a watcher. (A pointer that travels in the mode, and with each claim, took some 25 more for each lock.)
+//! - *All slots in the map, and none beside it* ([`hot`](slots)): lock and unlock would take twice the instructions.
 //! - *One list in each shard of all wakers that are yet to be called, instead of batches.* A waker that blocks would
 //!   then delay the wake-ups of all keys in the shard, and an executor that runs tasks inside `wake` would nest them.
 //! - *Collecting wakers in a `Vec`.* It allocates under the lock, and unlocking must not be able to fail.
-//! - *Guards that keep the mutex and look for the shard.* Guards that can borrow keep the shard instead, which saves 15
-//!   of 204 instructions.
+//! - *Guards that keep the mutex and look for the shard.* Guards that can borrow keep the shard instead, which saves 57
+//!   instructions of a hand-over.
 //! - *Unlocking by remembered bucket.* It takes fewer instructions, but a table that moves entries must then update
 //!   their guards, or each guard must check.
 
