@@ -23,16 +23,16 @@ impl<K> Table<K> {
             listed += queued;
             #[cfg(feature = "idle")]
             {
-                listed += self.nodes.check_watchers(slot.watchers.last());
+                listed += self.nodes.check_watchers(slot.watchers);
             }
         }
         #[cfg(feature = "idle")]
         {
-            let last = self.watchers.last();
+            let last = self.watchers;
             listed += self.nodes.check_watchers(last);
             assert!(last == NONE || self.slots.hot.is_some() || !self.slots.map.is_empty(), "5: told too late");
             let hot = self.slots.hot.as_ref();
-            assert!(hot.is_none_or(|slot| slot.watchers.last() == NONE), "5: the hot slot is watched");
+            assert!(hot.is_none_or(|slot| slot.watchers == NONE), "5: the hot slot is watched");
         }
         self.nodes.check_slab(listed);
     }

@@ -231,24 +231,3 @@ impl Nodes {
 pub(crate) fn fill<T>(empty: &mut Option<T>, value: T) {
     mem::forget(empty.replace(value));
 }
-
-/// The watchers of a key, or of a shard: a list of which only the tail is kept, since nobody asks for its head.
-#[cfg(feature = "idle")]
-pub(crate) struct Watchers(u32);
-
-#[cfg(feature = "idle")]
-impl Watchers {
-    pub(crate) const EMPTY: Self = Self(NONE);
-
-    pub(crate) fn last(&self) -> u32 {
-        self.0
-    }
-
-    /// Changes the list, whose `head` is not right.
-    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut List) -> T) -> T {
-        let mut list = List { head: NONE, tail: self.0 };
-        let result = change(&mut list);
-        self.0 = list.tail;
-        result
-    }
-}

@@ -3,8 +3,6 @@
 use core::task::{Poll, Waker};
 use core::{iter, mem};
 
-#[cfg(feature = "idle")]
-use super::queue::Watchers;
 use super::queue::{Kind, List, NONE, Nodes, State, Turn};
 use super::section::Section;
 use super::slot::{Id, KeyState, Slot};
@@ -53,9 +51,9 @@ pub(crate) struct Table<K> {
     pub(crate) next_id: u64,
     /// The batch of a `stop_all`, until its wakers are called.
     pub(crate) stopped: List,
-    /// Those that wait for the shard to be empty.
+    /// The last of those that wait for the shard to be empty.
     #[cfg(feature = "idle")]
-    pub(crate) watchers: Watchers,
+    pub(crate) watchers: u32,
     /// [`Table::release`], once a key has been shared or watched: the way to give up a claim that then must be gone. The
     /// shorter way of [`Table::pass`] does not mention it, so that a program that does neither does not link it.
     pub(crate) release: Option<fn(&mut Self, Place) -> Owed<K>>,
@@ -69,7 +67,7 @@ impl<K> Table<K> {
             next_id: 0,
             stopped: List::EMPTY,
             #[cfg(feature = "idle")]
-            watchers: Watchers::EMPTY,
+            watchers: NONE,
             release: None,
         }
     }
@@ -118,7 +116,7 @@ impl<K> Table<K> {
     pub(crate) fn give_up(&mut self, place: &Place) -> Owed<K> {
         let fast = place.turn == Turn::GRANTED;
         #[cfg(feature = "idle")]
-        let fast = fast && self.watchers.last() == NONE;
+        let fast = fast && self.watchers == NONE;
         match self.slots.take_hot(place.id, |slot| fast && slot.waiting == 0 && slot.sharers <= 1) {
             Some(slot) => Owed::Key(slot.key),
             None => self.pass(place.hash, place.id, place.turn),
@@ -204,11 +202,9 @@ impl<K> Table<K> {
 
     /// Puts the watchers of a removed slot into the batch, and, if that was the last slot, those of the shard.
     #[cfg(feature = "idle")]
-    fn tell(&mut self, of_slot: Watchers, batch: &mut List) {
-        let of_all =
-            if self.slots.len() == 0 { mem::replace(&mut self.watchers, Watchers::EMPTY) } else { Watchers::EMPTY };
-        for watchers in [of_all, of_slot] {
-            let mut last = watchers.last();
+    fn tell(&mut self, of_slot: u32, batch: &mut List) {
+        let of_all = if self.slots.len() == 0 { mem::replace(&mut self.watchers, NONE) } else { NONE };
+        for mut last in [of_all, of_slot] {
             while last != NONE {
                 let node = self.nodes.node(last);
                 node.state = State::Granted;

@@ -1,7 +1,5 @@
 //! One locked key: its holders, its waiters, and which waiters are granted it next.
 
-#[cfg(feature = "idle")]
-use super::queue::Watchers;
 use super::queue::{List, Node, Nodes, Sharing, State};
 
 /// The state of a key at one moment.
@@ -35,8 +33,9 @@ pub(crate) struct Slot<K> {
     pub(crate) queue: List,
     /// The number of waiters in the queue.
     pub(crate) waiting: u32,
+    /// The last of its watchers: see [`watch`](super::watch).
     #[cfg(feature = "idle")]
-    pub(crate) watchers: Watchers,
+    pub(crate) watchers: u32,
 }
 
 impl<K> Slot<K> {
@@ -49,7 +48,7 @@ impl<K> Slot<K> {
             queue: List::EMPTY,
             waiting: 0,
             #[cfg(feature = "idle")]
-            watchers: Watchers::EMPTY,
+            watchers: super::queue::NONE,
         }
     }
 

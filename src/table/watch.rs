@@ -9,7 +9,7 @@ use core::mem;
 use core::ptr;
 use core::task::{Poll, Waker};
 
-use super::queue::{Kind, List, Nodes, State, Turn};
+use super::queue::{Kind, List, NONE, Nodes, State, Turn};
 use super::shard::{Place, Shard, Table};
 use super::shards::Shards;
 use super::slot::Id;
@@ -59,9 +59,13 @@ impl<K> Table<K> {
         Some(own)
     }
 
+    /// Changes a list of watchers. Only its tail is kept, since nobody asks for its head: that is not right here.
     fn watchers<T>(&mut self, hash: u32, id: Id, change: impl FnOnce(&mut Nodes, &mut List) -> T) -> T {
-        let watchers = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
-        watchers.change(|list| change(&mut self.nodes, list))
+        let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
+        let mut list = List { head: NONE, tail: *last };
+        let result = change(&mut self.nodes, &mut list);
+        *last = list.tail;
+        result
     }
 }
 
