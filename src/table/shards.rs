@@ -79,7 +79,7 @@ impl<K> Shards<K> {
     /// between.
     pub(crate) fn of(&self, hash: u32) -> &Shard<K> {
         let all = self.all();
-        &all[(hash.wrapping_mul(0x9e37_79b9) >> 16) as usize & (all.len() - 1)]
+        &all[(hash.wrapping_mul(0x9e37_79b9) >> 20) as usize & (all.len() - 1)]
     }
 
     /// Prepares all shards for keys that are shared: see [`Table::release`].

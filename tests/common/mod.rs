@@ -116,13 +116,24 @@ pub struct Cell(AtomicU32);
 const ALONE: u32 = 1 << 16;
 
 impl Cell {
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
     pub fn enter(&self) -> Inside<'_> {
         assert_eq!(self.0.fetch_add(ALONE, Relaxed), 0, "two are inside");
         Inside(&self.0, ALONE)
     }
 
     pub fn share(&self) -> Inside<'_> {
-        assert!(self.0.fetch_add(1, Relaxed) < ALONE, "one shares what another has for itself");
+        self.share_at_most(ALONE)
+    }
+
+    /// The same, and fewer than so many are there.
+    pub fn share_at_most(&self, limit: u32) -> Inside<'_> {
+        let before = self.0.fetch_add(1, Relaxed);
+        assert!(before < ALONE, "one shares what another has for itself");
+        assert!(before < limit, "{before} share it, and one comes that allows {limit}");
         Inside(&self.0, 1)
     }
 }

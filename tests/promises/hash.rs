@@ -1,7 +1,9 @@
-//! The default hasher is seeded at random, once for each process.
+//! The default hasher is seeded at random, once for each process; and whatever the hasher of a user, no regular keys are
+//! slow.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use async_mutex_lite::{KeyedMutex, RandomState};
 
@@ -70,4 +72,75 @@ fn every_kind_of_number_counts() {
 fn a_mutex_hands_out_its_hasher() {
     let mutex = KeyedMutex::<u32, _>::with_hasher(RandomState);
     assert_eq!(mutex.hasher().hash_one(7), RandomState.hash_one(7));
+}
+
+/// A key that counts how often one is compared, and hashes to itself, as users' hashers for numbers often do.
+struct Plain(u64);
+
+static COMPARED: AtomicU64 = AtomicU64::new(0);
+
+impl PartialEq for Plain {
+    fn eq(&self, other: &Self) -> bool {
+        COMPARED.fetch_add(1, Relaxed);
+        self.0 == other.0
+    }
+}
+
+impl Eq for Plain {}
+
+impl Hash for Plain {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
+
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are numbers")
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[test]
+fn regular_keys_are_hardly_ever_compared_even_if_their_hasher_is_the_identity() {
+    const KEYS: u64 = 5_000;
+    let patterns: [(&str, fn(u64) -> u64); 18] = [
+        ("x", |x| x),
+        ("-x", u64::wrapping_neg),
+        ("x * 1000", |x| x * 1_000),
+        ("x << 16", |x| x << 16),
+        ("x << 32", |x| x << 32),
+        ("x << 48", |x| x << 48),
+        ("x << 32 | x", |x| x << 32 | x),
+        ("x << 33 | x", |x| x << 33 | x),
+        ("x << 32 | !x", |x| x << 32 | u64::from(!(x as u32))),
+        ("x << 32 | x << 16", |x| x << 32 | x << 16),
+        ("x << 40 | x << 8", |x| x << 40 | x << 8),
+        ("x << 16 | x", |x| x << 16 | x),
+        ("x * 0x1_0001_0001", |x| x * 0x1_0001_0001),
+        ("x, its bits reversed", u64::reverse_bits),
+        ("x, its bytes reversed", u64::swap_bytes),
+        ("a grid", |x| (x / 71) << 32 | (x % 71)),
+        ("as a float", |x| (x as f64 / 7.0).to_bits()),
+        ("as decimal digits", |x| u64::from_le_bytes(format!("{x:08}").into_bytes().try_into().unwrap())),
+    ];
+    for (pattern, number) in patterns {
+        let mutex = KeyedMutex::<Plain, BuildHasherDefault<Identity>>::default();
+        COMPARED.store(0, Relaxed);
+        let guards: Vec<_> = (0..KEYS).map(|x| mutex.try_lock(Plain(number(x)))).collect();
+        let compared = COMPARED.load(Relaxed);
+        println!("{pattern}: {compared} comparisons for {KEYS} keys");
+        assert!(guards.iter().all(Option::is_some), "{pattern}");
+        assert!(compared <= KEYS, "{pattern}: {compared} comparisons");
+    }
 }

@@ -13,6 +13,7 @@ mod exclusion;
 mod hash;
 mod hostile;
 mod idle;
+mod limits;
 mod many;
 mod map;
 mod memory;
