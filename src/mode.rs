@@ -2,11 +2,10 @@
 
 #[cfg(target_has_atomic = "ptr")]
 use alloc::sync::Arc;
-use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use core::num::NonZero;
 
-use crate::claim::{Acquire, Borrowed, Claim, Handle};
+use crate::claim::{Acquire, Borrowed, Claim, Handle, print_name};
 use crate::guard::Guard;
 use crate::lock::Lock;
 use crate::mutex::KeyedMutex;
@@ -158,11 +157,7 @@ impl<H: Handle> Clone for Mode<H> {
 
 impl<H: Handle<Mutex: Copy>> Copy for Mode<H> {}
 
-impl<H: Handle> fmt::Debug for Mode<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mode").field("sharing", &self.sharing).finish_non_exhaustive()
-    }
-}
+print_name!(Mode);
 
 #[cfg(target_has_atomic = "ptr")]
 impl<K, S> KeyedMutex<K, S> {

@@ -1,11 +1,10 @@
-//! All of the keys or none, without deadlock.
+//! Several keys, each in its own mode, without deadlock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 
-use crate::common::{now, waiting};
-use async_mutex_lite::KeyedMutex;
+use crate::common::{Cell, now, waiting};
+use async_mutex_lite::{KeyedMutex, LockMany};
 use futures_lite::future::{block_on, or, yield_now};
 
 #[test]
@@ -41,46 +40,48 @@ fn it_waits_for_each_key_in_turn_and_holds_none_that_comes_after() {
 }
 
 #[test]
-fn three_way_circles_on_four_threads_do_not_deadlock() {
+fn three_way_circles_on_four_threads_do_not_deadlock_whatever_the_modes() {
     let mutex = Arc::new(KeyedMutex::<usize>::new());
-    let cells = [const { AtomicU32::new(0) }; 3];
+    let inside = [const { Cell::new() }; 3];
     let pairs = [[0, 1], [1, 2], [2, 0]];
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..20_000 {
-                    let pair = pairs[fastrand::usize(..3)];
-                    let enter = || {
-                        for key in pair {
-                            assert_eq!(cells[key].fetch_add(1, Relaxed), 0, "two are inside");
-                        }
-                        for key in pair {
-                            cells[key].fetch_sub(1, Relaxed);
-                        }
-                    };
-                    block_on(async {
-                        let all = async {
-                            if fastrand::bool() {
-                                let _guards = mutex.lock_many(pair).await;
-                                enter();
-                            } else {
-                                let _guards = mutex.arc().lock_many(pair).await;
-                                enter();
-                            }
-                        };
-                        let give_up = async {
-                            for _ in 0..fastrand::u8(..4) {
-                                yield_now().await;
-                            }
-                        };
-                        match fastrand::bool() {
-                            true => all.await,
-                            false => or(give_up, all).await,
-                        }
-                    });
+    let work = |seed| {
+        fastrand::seed(seed);
+        for _ in 0..20_000 {
+            let pair = pairs[fastrand::usize(..3)];
+            // Exclusively, or with a limit.
+            let limits = if fastrand::bool() { [0; 2] } else { [(); 2].map(|()| fastrand::u32(..3)) };
+            let enter = || {
+                let enter = |(key, limit): (usize, u32)| {
+                    if limit == 0 { inside[key].enter() } else { inside[key].share_at_most(limit) }
+                };
+                drop([(pair[0], limits[0]), (pair[1], limits[1])].map(enter));
+            };
+            let all = async {
+                let mode = |limit| if limit == 0 { mutex.exclusive() } else { mutex.at_most(limit) };
+                match fastrand::u8(..3) {
+                    0 if limits == [0, 0] => drop((mutex.lock_many(pair).await, enter())),
+                    1 if limits == [0, 0] => drop((mutex.arc().lock_many(pair).await, enter())),
+                    _ => {
+                        let locks = [mode(limits[0]).lock(pair[0]), mode(limits[1]).lock(pair[1])];
+                        let guards = LockMany::of(locks).await;
+                        enter();
+                        drop(guards);
+                    }
+                }
+            };
+            let give_up = async {
+                for _ in 0..fastrand::u8(..4) {
+                    yield_now().await;
+                }
+            };
+            block_on(async {
+                match fastrand::bool() {
+                    true => all.await,
+                    false => or(give_up, all).await,
                 }
             });
         }
-    });
+    };
+    thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || work(seed)))));
     assert!(mutex.is_empty());
 }

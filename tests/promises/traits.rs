@@ -12,7 +12,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::common::now;
-use async_mutex_lite::{Borrowed, DefaultHasher, Guard, Guards, KeyedMutex, RandomState, Stopped, Ticket};
+use async_mutex_lite::{
+    Borrowed, DefaultHasher, Guard, Guards, Handle, KeyedMutex, Lock, LockMany, Mode, RandomState, Stopped, Ticket,
+};
 
 /// A key that cannot be printed.
 #[derive(PartialEq, Eq, Hash)]
@@ -117,12 +119,55 @@ fn futures_are_send_in_generic_code() {
     assert_eq!(smol::block_on(smol::spawn(work(mutex, Box::new(|| Box::pin(async { 9 }))))), Ok(9));
 }
 
+type Locks = Arc<KeyedMutex<String>>;
+type Borrow = Borrowed<'static, String>;
+
+/// All that has a name, in a struct of a crate that is not this one.
+#[derive(Debug)]
+#[allow(dead_code, reason = "it is printed")]
+struct Named<H: Handle> {
+    mode: Mode<H>,
+    lock: Lock<H>,
+    ticket: Ticket<H>,
+    many: LockMany<H>,
+    guard: Guard<H>,
+    guards: Guards<H>,
+}
+
+fn named<H: Handle<Key = String, Hasher = RandomState>>(mode: Mode<H>) -> Named<H> {
+    let m = || mode.clone();
+    Named {
+        mode: m(),
+        lock: m().lock("waits".into()),
+        ticket: m().ticket("waits".into()),
+        many: m().lock_many(["waits".into()]),
+        guard: now(m().lock("one".into())),
+        guards: now(m().lock_many(["two".into()])),
+    }
+}
+
 #[test]
-fn futures_of_lock_need_not_be_pinned() {
-    fn unpin<T: Unpin>(_: T) {}
-    let mutex = Arc::new(KeyedMutex::<String>::new());
-    unpin((mutex.lock("key".into()), mutex.arc().lock("key".into())));
-    unpin((mutex.shared().lock("key".into()), mutex.arc().shared().lock("key".into())));
+fn each_type_can_be_named_and_printed_by_code_that_is_generic_over_how_it_has_the_mutex() {
+    fn print<H: Handle>(named: &Named<H>) -> String {
+        format!("{named:?}")
+    }
+    static MUTEX: KeyedMutex<String> = KeyedMutex::new();
+    let printed = "Named { mode: Mode(..), lock: Lock(..), ticket: Ticket(..), many: LockMany(..), guard: Guard(..), \
+                   guards: Guards(..) }";
+    assert_eq!(print(&named(MUTEX.shared())), printed);
+    assert_eq!(print(&named(Locks::default().arc().shared())), printed);
+}
+
+#[test]
+fn all_are_unpin_send_and_sync_but_what_holds_a_key_that_is_not_sync() {
+    fn all<T: Unpin + Send + Sync + UnwindSafe>() {}
+    fn movable<T: Unpin + Send>() {}
+    type PlainKey = Cell<u8>; // `Send`, not `Sync`
+    all::<(Mode<Locks>, Lock<Locks>, Ticket<Locks>, LockMany<Locks>, Guard<Locks>, Guards<Locks>)>();
+    all::<(Mode<Borrow>, Lock<Borrow>, Ticket<Borrow>, LockMany<Borrow>, Guard<Borrow>, Guards<Borrow>)>();
+    all::<Mode<Arc<KeyedMutex<PlainKey>>>>();
+    movable::<(Lock<Arc<KeyedMutex<PlainKey>>>, LockMany<Arc<KeyedMutex<PlainKey>>>)>();
+    movable::<(Lock<Borrowed<'_, PlainKey>>, LockMany<Borrowed<'_, PlainKey>>)>();
 }
 
 #[test]
@@ -173,6 +218,24 @@ fn a_guard_of_a_longer_life_may_stand_for_one_of_a_shorter() {
     }
     static MUTEX: KeyedMutex<&str> = KeyedMutex::new();
     drop(shorten(MUTEX.try_lock("key").unwrap()));
+    fn all<'a>(
+        guards: Guards<Borrowed<'static, &'static str>>,
+        ticket: Ticket<Borrowed<'static, &'static str>>,
+    ) -> (Guards<Borrowed<'a, &'static str>>, Ticket<Borrowed<'a, &'static str>>) {
+        (guards, ticket)
+    }
+    drop(all(now(MUTEX.lock_many(["key"])), MUTEX.ticket("other")));
+}
+
+/// `Debug` is called where nobody expects a lock: under one of a shard, say.
+#[test]
+fn a_mutex_may_be_printed_under_the_lock_of_its_shard() {
+    let mutex = KeyedMutex::<u8>::new();
+    let _guard = mutex.try_lock(1);
+    mutex.for_each_locked(|key, state| {
+        assert_eq!(format!("{mutex:?} {key} {state:?}").find("KeyedMutex(..) 1"), Some(0))
+    });
+    assert!(mutex.ticket_if(1, |_| format!("{mutex:?}").is_empty()).is_none());
 }
 
 #[test]
