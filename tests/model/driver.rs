@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
-use async_mutex_lite::{Borrowed, Guard, Guards, KeyState, KeyedMutex, Mode as View, Stopped, Ticket};
+use async_mutex_lite::{Borrowed, Guard, Guards, KeyState, KeyedMutex, LockMany, Mode as View, Stopped, Ticket};
 
 use super::reference::{Id, Polled, Reference};
 use super::script::{Admit, By, End, Mode, Name, Op, Pick, Script, Spare, Standing, Start, Task};
@@ -206,6 +206,9 @@ struct Driver<'a, S> {
     trace: Option<String>,
 }
 
+#[cfg(feature = "std")]
+const NO_TIME: std::time::Duration = std::time::Duration::ZERO;
+
 /// Whether all keys are in one shard, whatever their hashes.
 const ONE_SHARD: bool = cfg!(any(not(feature = "std"), feature = "critical-section", async_mutex_lite_loom));
 
@@ -352,6 +355,19 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.mutex.reserve(keys.into(), keys.into());
                 Ok(())
             }
+            Op::TicketUnless(which) => {
+                if let Some(id) = pick(self.reference.tickets(), which) {
+                    self.note(|| format!("#{id}: ticket.unless(signal)"));
+                    self.reference.ticket_unless(id);
+                    let signal = self.signal(id);
+                    self.actors[id].thing = match self.take(id) {
+                        Thing::Ticket(ticket) => turn_unless(ticket.unless(signal), Held::Guard),
+                        Thing::TicketArc(ticket) => turn_unless(ticket.unless(signal), Held::GuardArc),
+                        _ => return Err(format!("#{id} is not a ticket")),
+                    };
+                }
+                Ok(())
+            }
             Op::Signal(which) => {
                 if let Some(id) = pick(self.reference.signals(), which) {
                     self.note(|| format!("#{id}: its signal is ready"));
@@ -396,6 +412,11 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
         }
     }
 
+    fn signal(&self, id: Id) -> impl Future<Output = ()> + use<S> {
+        let signal = self.actors[id].signal.clone();
+        poll_fn(move |_| if signal.get() { Poll::Ready(()) } else { Poll::Pending })
+    }
+
     fn take(&mut self, id: Id) -> Thing<'a, S> {
         std::mem::replace(&mut self.actors[id].thing, Thing::Gone)
     }
@@ -428,16 +449,16 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
         let (mutex, id) = (self.mutex, self.actors.len());
         self.note(|| format!("#{id} = {start:?}"));
         match start {
-            Start::Lock(name, by) => {
-                self.reference.lock(name, false);
+            Start::Lock(name, by, mode) => {
+                self.reference.lock(name, mode.limit(), false);
                 let key = self.key(name);
                 self.add(match by {
-                    By::Ref => held(mutex.lock(key), Held::Guard),
-                    By::Arc => held(mutex.arc().lock(key), Held::GuardArc),
+                    By::Ref => held(borrowed(mutex, mode).lock(key), Held::Guard),
+                    By::Arc => held(arc(mutex, mode).lock(key), Held::GuardArc),
                 });
             }
             Start::TryLock(name, by, mode) => {
-                let expected = self.reference.try_lock(name, mode.max());
+                let expected = self.reference.try_lock(name, mode.limit());
                 let key = self.key(name);
                 let found = match by {
                     By::Ref => borrowed(mutex, mode).try_lock(key).map(Held::Guard),
@@ -447,75 +468,66 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.add(found.map_or(Thing::Gone, Thing::Held));
                 return same(|| "try_lock got the key".into(), expected, got);
             }
-            Start::LockShared(name, by, max) => {
-                let mode = Mode::Shared(max);
-                self.reference.lock_shared(name, mode.max());
-                let key = self.key(name);
-                self.add(match by {
-                    By::Ref => held(borrowed(mutex, mode).lock(key), Held::Guard),
-                    By::Arc => held(arc(mutex, mode).lock(key), Held::GuardArc),
-                });
-            }
-            Start::LockBlocking(name, _) if self.reference.is_locked(name) => {
+            Start::Wait(name, _, mode) if !self.reference.may_lock(name, mode.limit()) => {
                 self.reference.nothing();
                 self.add(Thing::Gone);
             }
-            Start::LockBlocking(name, by) => {
-                self.reference.try_lock(name, 0);
+            Start::Wait(name, by, mode) => {
+                self.reference.try_lock(name, mode.limit());
                 let key = self.key(name);
                 #[cfg(feature = "std")]
                 let held = match by {
-                    By::Ref => Held::Guard(mutex.lock(key).wait()),
-                    By::Arc => Held::GuardArc(mutex.arc().lock(key).wait()),
+                    By::Ref => Held::Guard(borrowed(mutex, mode).lock(key).wait()),
+                    By::Arc => Held::GuardArc(arc(mutex, mode).lock(key).wait()),
                 };
                 #[cfg(not(feature = "std"))] // cannot block: the nearest there is
                 let held = match by {
-                    By::Ref => Held::Guard(mutex.try_lock(key).expect("it is free")),
-                    By::Arc => Held::GuardArc(mutex.arc().try_lock(key).expect("it is free")),
+                    By::Ref => Held::Guard(borrowed(mutex, mode).try_lock(key).expect("it is free")),
+                    By::Arc => Held::GuardArc(arc(mutex, mode).try_lock(key).expect("it is free")),
                 };
                 self.add(Thing::Held(held));
             }
-            Start::LockUnless(name, by) => {
-                self.reference.lock(name, true);
+            Start::Unless(name, by, mode) => {
+                self.reference.lock(name, mode.limit(), true);
                 self.add(Thing::Gone);
-                let signal = self.actors[id].signal.clone();
-                let ready = poll_fn(move |_| if signal.get() { Poll::Ready(()) } else { Poll::Pending });
-                let key = self.key(name);
-                let given_up = |()| Output::GaveUp;
+                let (key, signal) = (self.key(name), self.signal(id));
                 self.actors[id].thing = match by {
-                    By::Ref => {
-                        let lock = mutex.lock(key).unless(ready);
-                        Thing::future(async move {
-                            lock.await.map_or_else(given_up, |guard| Output::Held(Held::Guard(guard)))
-                        })
-                    }
-                    By::Arc => {
-                        let lock = mutex.arc().lock(key).unless(ready);
-                        Thing::future(async move {
-                            lock.await.map_or_else(given_up, |guard| Output::Held(Held::GuardArc(guard)))
-                        })
-                    }
+                    By::Ref => held_unless(borrowed(mutex, mode).lock(key).unless(signal), Held::Guard),
+                    By::Arc => held_unless(arc(mutex, mode).lock(key).unless(signal), Held::GuardArc),
                 };
             }
             Start::LockMany(names, by) => {
                 let names: Vec<_> = names.into_iter().flatten().collect();
-                self.reference.lock_many(&names);
-                let keys: Vec<_> = names.into_iter().map(|name| self.key(name)).collect();
-                self.add(match by {
-                    By::Ref => held(mutex.lock_many(keys), Held::Guards),
-                    By::Arc => held(mutex.arc().lock_many(keys), Held::GuardsArc),
+                self.reference.lock_many(&names.iter().map(|(name, mode)| (*name, mode.limit())).collect::<Vec<_>>());
+                let exclusive = names.iter().all(|(_, mode)| *mode == Mode::Exclusive);
+                let keys = names.iter().map(|(name, _)| self.key(*name));
+                self.add(match (by, exclusive) {
+                    (By::Ref, true) => held(mutex.lock_many(keys), Held::Guards),
+                    (By::Arc, true) => held(mutex.arc().lock_many(keys), Held::GuardsArc),
+                    (By::Ref, false) => {
+                        let locks = keys.zip(&names).map(|(key, (_, mode))| borrowed(mutex, *mode).lock(key));
+                        held(LockMany::of(locks), Held::Guards)
+                    }
+                    (By::Arc, false) => {
+                        let locks = keys.zip(&names).map(|(key, (_, mode))| arc(mutex, *mode).lock(key));
+                        held(LockMany::of(locks), Held::GuardsArc)
+                    }
                 });
             }
-            Start::Run(name, task) => {
-                self.reference.run(name, task);
+            Start::Run(name, by, mode, task) => {
+                self.reference.run(name, mode.limit(), task);
                 self.add(Thing::Gone);
                 let (key, body) = (self.key(name), self.task(name, task, id));
                 let body = move || body();
-                self.actors[id].thing =
-                    if task.or_stop { tasked(mutex.run_or_stop(key, body)) } else { tasked(mutex.run(key, body)) };
+                self.actors[id].thing = match (by, task.or_stop) {
+                    (By::Ref, true) => tasked(borrowed(mutex, mode).run_or_stop(key, body)),
+                    (By::Ref, false) => tasked(borrowed(mutex, mode).run(key, body)),
+                    (By::Arc, true) => tasked(arc(mutex, mode).run_or_stop(key, body)),
+                    (By::Arc, false) => tasked(arc(mutex, mode).run(key, body)),
+                };
             }
             Start::Ticket(name, by, mode) => {
-                self.reference.ticket(name, mode.max());
+                self.reference.ticket(name, mode.limit());
                 let key = self.key(name);
                 self.add(match by {
                     By::Ref => Thing::Ticket(borrowed(mutex, mode).ticket(key)),
@@ -540,16 +552,22 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
                 self.reference.nothing();
                 self.add(Thing::Gone);
             }
-            Start::LockBlockingFor(name) => {
-                let expected = self.reference.try_lock(name, 0);
+            Start::WaitTimeout(name, by, mode) => {
+                let expected = self.reference.try_lock(name, mode.limit());
                 let key = self.key(name);
                 #[cfg(feature = "std")]
-                let found = mutex.lock(key).wait_timeout(core::time::Duration::ZERO);
+                let found = match by {
+                    By::Ref => borrowed(mutex, mode).lock(key).wait_timeout(NO_TIME).map(Held::Guard),
+                    By::Arc => arc(mutex, mode).lock(key).wait_timeout(NO_TIME).map(Held::GuardArc),
+                };
                 #[cfg(not(feature = "std"))] // cannot block: the nearest there is
-                let found = mutex.try_lock(key);
+                let found = match by {
+                    By::Ref => borrowed(mutex, mode).try_lock(key).map(Held::Guard),
+                    By::Arc => arc(mutex, mode).try_lock(key).map(Held::GuardArc),
+                };
                 let got = found.is_some();
-                self.add(found.map_or(Thing::Gone, |guard| Thing::Held(Held::Guard(guard))));
-                return same(|| "lock_blocking_for got the key".into(), expected, got);
+                self.add(found.map_or(Thing::Gone, Thing::Held));
+                return same(|| "wait_timeout got the key".into(), expected, got);
             }
             Start::TicketIf(name, by, mode, admit) => return self.ticket_if(name, by, mode, admit),
         }
@@ -558,7 +576,7 @@ impl<'a, S: BuildHasher> Driver<'a, S> {
 
     fn ticket_if(&mut self, name: Name, by: By, mode: Mode, admit: Admit) -> Result<(), String> {
         let (mutex, standing_before) = (self.mutex, self.reference.standing(name));
-        let expected = self.reference.ticket_if(name, mode.max(), admit);
+        let expected = self.reference.ticket_if(name, mode.limit(), admit);
         let key = self.key(name);
         let mut seen = None;
         let decide = |now| {
@@ -626,7 +644,7 @@ impl<S: BuildHasher> Drop for Sentinel<'_, S> {
 
 /// A view of the mutex.
 fn borrowed<S>(mutex: &Mutex<S>, mode: Mode) -> View<Borrowed<'_, Key, S>> {
-    match mode.max() {
+    match mode.limit() {
         0 => mutex.exclusive(),
         usize::MAX => mutex.shared(),
         max => mutex.at_most(max as u32),
@@ -634,7 +652,7 @@ fn borrowed<S>(mutex: &Mutex<S>, mode: Mode) -> View<Borrowed<'_, Key, S>> {
 }
 
 fn arc<S>(mutex: &Arc<Mutex<S>>, mode: Mode) -> View<Arc<Mutex<S>>> {
-    match mode.max() {
+    match mode.limit() {
         0 => mutex.arc(),
         usize::MAX => mutex.arc().shared(),
         max => mutex.arc().at_most(max as u32),
@@ -647,6 +665,20 @@ fn standing(KeyState { holders, shared, waiting, .. }: KeyState) -> Standing {
 
 fn held<'a, S, G: 'a>(future: impl Future<Output = G> + 'a, wrap: fn(G) -> Held<'a, S>) -> Thing<'a, S> {
     Thing::future(async move { Output::Held(wrap(future.await)) })
+}
+
+fn held_unless<'a, S, G: 'a>(
+    future: impl Future<Output = Result<G, ()>> + 'a,
+    wrap: fn(G) -> Held<'a, S>,
+) -> Thing<'a, S> {
+    Thing::future(async move { future.await.map_or(Output::GaveUp, |guard| Output::Held(wrap(guard))) })
+}
+
+fn turn_unless<'a, S, G: 'a>(
+    future: impl Future<Output = Result<Result<G, Stopped>, ()>> + 'a,
+    wrap: fn(G) -> Held<'a, S>,
+) -> Thing<'a, S> {
+    Thing::future(async move { future.await.map_or(Output::GaveUp, |turn| unless_stopped(turn.map(wrap))) })
 }
 
 fn unless_stopped<S>(turn: Result<Held<'_, S>, Stopped>) -> Output<'_, S> {

@@ -18,14 +18,16 @@ const ACTORS: usize = 4;
 
 /// What an actor may be.
 const STARTS: [Start; 7] = [
-    Start::Lock(Name::A, By::Ref),
-    Start::LockShared(Name::A, By::Ref, Max::NoLimit),
-    Start::LockShared(Name::A, By::Ref, Max::Two),
+    Start::Lock(Name::A, By::Ref, Mode::Exclusive),
+    Start::Lock(Name::A, By::Ref, Mode::Shared(Max::NoLimit)),
+    Start::Lock(Name::A, By::Ref, Mode::Shared(Max::Two)),
     Start::Ticket(Name::A, By::Ref, Mode::Exclusive),
-    Start::Ticket(Name::A, By::Ref, Mode::Shared(Max::Two)),
-    Start::Run(Name::A, Task { or_stop: false, long: true, end: End::Ok }),
-    Start::Run(Name::A, Task { or_stop: true, long: true, end: End::Err }),
+    Start::Ticket(Name::A, By::Ref, Mode::Shared(Max::One)),
+    Start::Run(Name::A, By::Ref, Mode::Exclusive, FAILS),
+    Start::Run(Name::A, By::Ref, Mode::Shared(Max::Two), FAILS),
 ];
+
+const FAILS: Task = Task { or_stop: true, long: true, end: End::Err };
 
 /// All that can be done next.
 fn operations(reference: &Reference) -> Vec<Op> {
@@ -45,10 +47,9 @@ fn operations(reference: &Reference) -> Vec<Op> {
 fn apply(reference: &mut Reference, op: Op) {
     let pick = |those: Vec<usize>, Pick(number)| those[usize::from(number)];
     match op {
-        Op::Start(Start::Lock(key, _)) => reference.lock(key, false),
-        Op::Start(Start::LockShared(key, _, max)) => reference.lock_shared(key, Mode::Shared(max).max()),
-        Op::Start(Start::Ticket(key, _, mode)) => reference.ticket(key, mode.max()),
-        Op::Start(Start::Run(key, task)) => reference.run(key, task),
+        Op::Start(Start::Lock(key, _, mode)) => reference.lock(key, mode.limit(), false),
+        Op::Start(Start::Ticket(key, _, mode)) => reference.ticket(key, mode.limit()),
+        Op::Start(Start::Run(key, _, mode, task)) => reference.run(key, mode.limit(), task),
         Op::Poll(which, waker) => _ = reference.poll(pick(reference.pollable(), which), waker),
         Op::Drop(which) => reference.drop(pick(reference.all(), which)),
         Op::StopGuard(which) => reference.stop_guard(pick(reference.guards(), which)),

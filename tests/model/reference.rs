@@ -1,6 +1,6 @@
 //! The reference: a map of queues. It is slow, sequential, and meant to be obviously right.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::script::{Admit, End, Name, Spare, Standing, Task};
 
@@ -12,7 +12,7 @@ pub(crate) enum Polled {
     Pending,
     /// A guard, or the guards of `lock_many`.
     Guard,
-    /// `lock_unless` gave up.
+    /// `unless` gave up.
     GaveUp,
     Stopped,
     Idle,
@@ -45,17 +45,19 @@ enum State {
     Lock {
         key: Name,
         max: usize,
-        /// For `lock_unless`: whether its signal is ready.
+        /// For `unless`: whether its signal is ready.
         signal: Option<bool>,
     },
     Many {
-        /// Sorted, and each once.
-        keys: Vec<Name>,
+        /// Sorted, and each once, with its limit.
+        keys: Vec<(Name, usize)>,
         has: usize,
     },
     Ticket {
         key: Name,
         max: usize,
+        /// As of a lock.
+        signal: Option<bool>,
     },
     Task {
         key: Name,
@@ -148,7 +150,7 @@ impl Reference {
     }
 
     pub(crate) fn tickets(&self) -> Vec<Id> {
-        self.those(|state| matches!(state, State::Ticket { .. }))
+        self.those(|state| matches!(state, State::Ticket { signal: None, .. }))
     }
 
     /// Of a ticket or a guard.
@@ -160,7 +162,7 @@ impl Reference {
     }
 
     pub(crate) fn signals(&self) -> Vec<Id> {
-        self.those(|state| matches!(state, State::Lock { signal: Some(_), .. }))
+        self.those(|state| matches!(state, State::Lock { signal: Some(_), .. } | State::Ticket { signal: Some(_), .. }))
     }
 
     fn those(&self, which: impl Fn(&State) -> bool) -> Vec<Id> {
@@ -179,26 +181,32 @@ impl Reference {
         self.add(State::Gone);
     }
 
-    pub(crate) fn lock(&mut self, key: Name, unless: bool) {
-        self.add(State::Lock { key, max: 0, signal: unless.then_some(false) });
+    pub(crate) fn lock(&mut self, key: Name, max: usize, unless: bool) {
+        self.add(State::Lock { key, max, signal: unless.then_some(false) });
     }
 
-    pub(crate) fn lock_shared(&mut self, key: Name, max: usize) {
-        self.add(State::Lock { key, max, signal: None });
+    /// Of two for one key the stronger counts: one that is exclusive, which has the lowest number, or the lower limit.
+    pub(crate) fn lock_many(&mut self, keys: &[(Name, usize)]) {
+        let mut strongest = BTreeMap::new();
+        for &(key, max) in keys {
+            let strongest = strongest.entry(key).or_insert(max);
+            *strongest = max.min(*strongest);
+        }
+        self.add(State::Many { keys: strongest.into_iter().collect(), has: 0 });
     }
 
-    pub(crate) fn lock_many(&mut self, keys: &[Name]) {
-        let keys = keys.iter().copied().collect::<BTreeSet<_>>();
-        self.add(State::Many { keys: keys.into_iter().collect(), has: 0 });
+    pub(crate) fn run(&mut self, key: Name, max: usize, task: Task) {
+        self.add(State::Task { key, max, task, running: None });
     }
 
-    pub(crate) fn run(&mut self, key: Name, task: Task) {
-        self.add(State::Task { key, max: 0, task, running: None });
+    /// Whether a key can be had at once.
+    pub(crate) fn may_lock(&self, key: Name, max: usize) -> bool {
+        self.busy.get(&key).is_none_or(|busy| Self::may_join(busy, max))
     }
 
     /// Returns whether it got the key.
     pub(crate) fn try_lock(&mut self, key: Name, max: usize) -> bool {
-        let may = self.busy.get(&key).is_none_or(|busy| Self::may_join(busy, max));
+        let may = self.may_lock(key, max);
         if may {
             let id = self.add(State::Guard { key, max });
             self.join(key, id, false, max);
@@ -220,7 +228,7 @@ impl Reference {
     }
 
     pub(crate) fn ticket(&mut self, key: Name, max: usize) {
-        let id = self.add(State::Ticket { key, max });
+        let id = self.add(State::Ticket { key, max, signal: None });
         self.join(key, id, true, max);
         // It has no key of its own, and it is in the queue.
         self.actors[id].polled = true;
@@ -239,14 +247,20 @@ impl Reference {
     }
 
     pub(crate) fn run_ticket(&mut self, id: Id, task: Task) {
-        if let State::Ticket { key, max } = self.actors[id].state {
+        if let State::Ticket { key, max, .. } = self.actors[id].state {
             self.actors[id].state = State::Task { key, max, task, running: None };
         }
     }
 
+    pub(crate) fn ticket_unless(&mut self, id: Id) {
+        if let State::Ticket { signal, .. } = &mut self.actors[id].state {
+            *signal = Some(false);
+        }
+    }
+
     pub(crate) fn signal(&mut self, id: Id) {
-        if let State::Lock { signal: Some(ready), .. } = &mut self.actors[id].state {
-            *ready = true;
+        if let State::Lock { signal, .. } | State::Ticket { signal, .. } = &mut self.actors[id].state {
+            *signal = Some(true);
         }
     }
 
@@ -300,8 +314,9 @@ impl Reference {
         let polled_before = std::mem::replace(&mut self.actors[id].polled, true);
         match self.actors[id].state.clone() {
             State::Gone | State::Guard { .. } | State::Guards => unreachable!("not pollable"),
-            State::Lock { key, max, signal } => {
-                if self.reach(key, id, false, max, waker) {
+            State::Lock { key, max, signal } | State::Ticket { key, max, signal } => {
+                let stoppable = matches!(self.actors[id].state, State::Ticket { .. });
+                if self.reach(key, id, stoppable, max, waker) {
                     self.actors[id].state = State::Guard { key, max };
                     Polled::Guard
                 } else if signal == Some(true) {
@@ -310,13 +325,6 @@ impl Reference {
                 } else {
                     Polled::Pending
                 }
-            }
-            State::Ticket { key, max } => {
-                if !self.reach(key, id, true, max, waker) {
-                    return Polled::Pending;
-                }
-                self.actors[id].state = State::Guard { key, max };
-                Polled::Guard
             }
             State::Idle { key, waker: watching } => {
                 let told = polled_before && watching.is_none();
@@ -330,7 +338,7 @@ impl Reference {
                 }
             }
             State::Many { keys, mut has } => {
-                while has < keys.len() && self.reach(keys[has], id, false, 0, waker) {
+                while has < keys.len() && self.reach(keys[has].0, id, false, keys[has].1, waker) {
                     has += 1;
                 }
                 if has < keys.len() {

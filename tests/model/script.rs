@@ -68,16 +68,15 @@ vocabulary! {
     }
 
     pub(crate) enum Start {
-        Lock(Name, By),
+        Lock(Name, By, Mode),
         TryLock(Name, By, Mode),
-        /// Only done if the key is free: there is one thread.
-        LockBlocking(Name, By),
-        /// With no time to wait.
-        LockBlockingFor(Name),
-        LockUnless(Name, By),
-        LockShared(Name, By, Max),
-        LockMany([Option<Name>; 3], By),
-        Run(Name, Task),
+        /// Waits in the thread. Only done if it need not wait: there is one thread.
+        Wait(Name, By, Mode),
+        /// The same, with no time to wait.
+        WaitTimeout(Name, By, Mode),
+        Unless(Name, By, Mode),
+        LockMany([Option<(Name, Mode)>; 3], By),
+        Run(Name, By, Mode, Task),
         Ticket(Name, By, Mode),
         /// Of one key, or of all.
         Idle(Option<Name>),
@@ -97,7 +96,9 @@ vocabulary! {
         Downgrade(Pick),
         /// Calls `stop` of the mutex.
         StopKey(Name),
-        /// Makes the signal of a `lock_unless` ready.
+        /// Gives a ticket a signal.
+        TicketUnless(Pick),
+        /// Makes the signal of an `unless` ready.
         Signal(Pick),
         /// Makes a ticket run a task.
         RunTicket(Pick, Task),
@@ -112,7 +113,7 @@ vocabulary! {
 
 impl Mode {
     /// How many may share a key; 0: it is exclusive.
-    pub(crate) fn max(self) -> usize {
+    pub(crate) fn limit(self) -> usize {
         match self {
             Self::Exclusive => 0,
             Self::Shared(Max::One) => 1,
@@ -207,14 +208,13 @@ impl Arbitrary<'_> for Mode {
 impl Arbitrary<'_> for Start {
     fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
         Ok(match bytes.int_in_range(0..=16)? {
-            0 => Self::Lock(bytes.arbitrary()?, bytes.arbitrary()?),
-            1 => Self::TryLock(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
-            2 => Self::LockBlocking(bytes.arbitrary()?, bytes.arbitrary()?),
-            3 => Self::LockBlockingFor(bytes.arbitrary()?),
-            4 => Self::LockUnless(bytes.arbitrary()?, bytes.arbitrary()?),
-            5..=7 => Self::LockShared(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            0..=3 => Self::Lock(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            4 => Self::TryLock(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            5 => Self::Wait(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            6 => Self::WaitTimeout(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
+            7 => Self::Unless(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
             8 => Self::LockMany(bytes.arbitrary()?, bytes.arbitrary()?),
-            9..=11 => Self::Run(bytes.arbitrary()?, bytes.arbitrary()?),
+            9..=11 => Self::Run(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
             12..=14 => Self::Ticket(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
             15 => Self::Idle(bytes.arbitrary()?),
             _ => Self::TicketIf(bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?, bytes.arbitrary()?),
@@ -226,7 +226,7 @@ impl Arbitrary<'_> for Start {
 /// in ten thousand found a seeded fault that one in thirty finds now.)
 impl Arbitrary<'_> for Op {
     fn arbitrary(bytes: &mut Unstructured<'_>) -> Result<Self> {
-        Ok(match bytes.int_in_range(0..=40)? {
+        Ok(match bytes.int_in_range(0..=41)? {
             0..=9 => Self::Start(bytes.arbitrary()?),
             10..=25 => Self::Poll(bytes.arbitrary()?, bytes.arbitrary()?),
             26..=31 => Self::Drop(bytes.arbitrary()?),
@@ -237,6 +237,7 @@ impl Arbitrary<'_> for Op {
             37 => Self::RunTicket(bytes.arbitrary()?, bytes.arbitrary()?),
             38 => Self::RunGuard(bytes.arbitrary()?, bytes.arbitrary()?),
             39 => Self::StopAll,
+            40 => Self::TicketUnless(bytes.arbitrary()?),
             _ => Self::Reserve(bytes.arbitrary()?),
         })
     }
