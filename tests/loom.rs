@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker};
 
-use async_mutex_lite::{KeyedMutex, Stopped};
+use async_mutex_lite::{KeyedMutex, LockMany, Stopped};
 use loom::future::block_on;
 use loom::sync::Arc as LoomArc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -898,13 +898,18 @@ enum Step {
     Share,
     TryShare,
     Downgrade,
+    /// The first key shared, the second exclusively.
+    ManyMixed,
+    FailShared,
+    /// Of a guard that shares the key.
+    StopAndUnshare,
     /// Polled once, then dropped.
     GiveUpShare,
     /// Lets the others go first.
     Yield,
 }
 
-const STEPS: [Step; 23] = [
+const STEPS: [Step; 26] = [
     Step::Lock,
     Step::Lock,
     Step::TryLock,
@@ -926,6 +931,9 @@ const STEPS: [Step; 23] = [
     Step::Share,
     Step::TryShare,
     Step::Downgrade,
+    Step::ManyMixed,
+    Step::FailShared,
+    Step::StopAndUnshare,
     Step::GiveUpShare,
     Step::Yield,
 ];
@@ -933,10 +941,11 @@ const STEPS: [Step; 23] = [
 /// Two keys, a cell for each, and how often they must have been entered.
 #[derive(Clone)]
 struct Pair {
-    max: u32,
     mutex: Arc<Mutex>,
     cells: [Cell; 2],
     entries: [Arc<std::sync::atomic::AtomicUsize>; 2],
+    /// How many share each key.
+    sharing: [Arc<std::sync::atomic::AtomicUsize>; 2],
     /// How many were stopped, as the stops said and as those that were stopped saw it.
     said: Arc<std::sync::atomic::AtomicUsize>,
     seen: Arc<std::sync::atomic::AtomicUsize>,
@@ -944,6 +953,7 @@ struct Pair {
 
 impl Pair {
     fn enter(&self, key: u8) {
+        assert_eq!(self.sharing[usize::from(key)].load(Relaxed), 0, "others share it");
         self.cells[usize::from(key)].enter();
         self.entries[usize::from(key)].fetch_add(1, Relaxed);
     }
@@ -953,15 +963,18 @@ impl Pair {
         self.seen.fetch_add(usize::from(outcome.is_err()), Relaxed);
     }
 
-    /// Twice: nobody may have entered in between.
-    fn look(&self, key: u8) {
-        let cell = &self.cells[usize::from(key)];
+    /// Twice: nobody may have entered in between. Fewer than `max` were there before.
+    fn look(&self, key: u8, max: u32) {
+        let (cell, sharing) = (&self.cells[usize::from(key)], &self.sharing[usize::from(key)]);
+        assert!(sharing.fetch_add(1, Relaxed) < max as usize, "as many shared it as this one allows");
         let before = cell.entries();
         thread::yield_now();
         assert_eq!(cell.entries(), before, "a writer entered while the key was shared");
+        sharing.fetch_sub(1, Relaxed);
     }
 
-    fn step(&self, step: Step, key: u8) {
+    /// What shares a key does so with this limit.
+    fn step(&self, step: Step, key: u8, max: u32) {
         match step {
             Step::Lock => {
                 let _guard = block_on(self.mutex.lock(key));
@@ -996,7 +1009,7 @@ impl Pair {
                 }
             }
             Step::SharedTicket => {
-                self.see(block_on(self.mutex.at_most(self.max).ticket(key).run(async || self.look(key))))
+                self.see(block_on(self.mutex.at_most(max).ticket(key).run(async || self.look(key, max))))
             }
             Step::Stop => _ = self.said.fetch_add(self.mutex.stop(&key), Relaxed),
             Step::StopAll => _ = self.said.fetch_add(self.mutex.stop_all(), Relaxed),
@@ -1013,24 +1026,41 @@ impl Pair {
                 }
             }
             Step::Share => {
-                let _share = block_on(self.mutex.at_most(self.max).lock(key));
-                self.look(key);
+                let _share = block_on(self.mutex.at_most(max).lock(key));
+                self.look(key, max);
             }
             Step::TryShare => {
-                if let Some(_share) = self.mutex.at_most(self.max).try_lock(key) {
-                    self.look(key);
+                if let Some(_share) = self.mutex.at_most(max).try_lock(key) {
+                    self.look(key, max);
                 }
             }
             Step::Downgrade => {
                 let guard = block_on(self.mutex.lock(key));
                 self.enter(key);
                 let _share = guard.downgrade();
-                self.look(key);
+                self.look(key, u32::MAX);
+            }
+            Step::ManyMixed => {
+                let _guards = block_on(LockMany::of([self.mutex.lock(1), self.mutex.at_most(max).lock(0)]));
+                self.enter(1);
+                self.look(0, max);
+            }
+            Step::FailShared => {
+                let failed = block_on(self.mutex.at_most(max).run_or_stop(key, async || {
+                    self.look(key, max);
+                    Err::<(), _>(())
+                }));
+                self.see(failed.map(|_| ()));
+            }
+            Step::StopAndUnshare => {
+                let share = block_on(self.mutex.at_most(max).lock(key)).downgrade(); // which changes nothing
+                self.look(key, max);
+                share.stop();
             }
             Step::GiveUpShare => {
-                let mut share = pin!(self.mutex.at_most(self.max).lock(key));
+                let mut share = pin!(self.mutex.at_most(max).lock(key));
                 if let Poll::Ready(_share) = poll(share.as_mut()) {
-                    self.look(key);
+                    self.look(key, max);
                 }
             }
             Step::Idle => block_on(self.mutex.idle(&key)),
@@ -1054,26 +1084,30 @@ fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
     for seed in seed..seed + programs {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut steps = || -> Vec<_> {
-            (0..random.usize(1..=3)).map(|_| (STEPS[random.usize(..STEPS.len())], random.u8(..2))).collect()
+            let many = random.usize(1..=3);
+            let mut step = || (STEPS[random.usize(..STEPS.len())], random.u8(..2), [1, 2, u32::MAX][random.usize(..3)]);
+            (0..many).map(|_| step()).collect()
         };
         let program: [_; THREADS] = std::array::from_fn(|_| steps());
         // These do not say how many they stop, or do not look whether they were stopped.
-        let not_counted = |step: &Step| matches!(step, Step::Fail | Step::StopAndUnlock | Step::DropTicket);
-        let uncounted = program.iter().flatten().any(|(step, _)| not_counted(step));
-        let max = [1, 2, u32::MAX][random.usize(..3)];
+        let not_counted = |step: &Step| {
+            let stops = matches!(step, Step::Fail | Step::FailShared | Step::StopAndUnlock | Step::StopAndUnshare);
+            stops || matches!(step, Step::DropTicket)
+        };
+        let uncounted = program.iter().flatten().any(|(step, ..)| not_counted(step));
         // Only a failure is of interest, and then the program is.
         let report = Report(format!("LOOM_SEED={seed} LOOM_PROGRAMS=1: {program:?}"));
         schedules += explore(Some(3), Some(SCHEDULES), move || {
             let mutex = Arc::new(KeyedMutex::with_hasher(Fixed::default()));
             let cells = [(); 2].map(|()| Cell::default());
-            let (entries, said, seen) = Default::default();
-            let pair = Pair { mutex, max, cells, entries, said, seen };
+            let (entries, sharing, said, seen) = Default::default();
+            let pair = Pair { mutex, cells, entries, sharing, said, seen };
             let [mine, others @ ..] = &program;
             let threads = others.clone().map(|steps| {
                 let pair = pair.clone();
-                thread::spawn(move || steps.into_iter().for_each(|(step, key)| pair.step(step, key)))
+                thread::spawn(move || steps.into_iter().for_each(|(step, key, max)| pair.step(step, key, max)))
             });
-            mine.iter().for_each(|(step, key)| pair.step(*step, *key));
+            mine.iter().for_each(|(step, key, max)| pair.step(*step, *key, *max));
             join(threads);
             assert!(pair.mutex.is_empty(), "an entry is left behind");
             let entries = pair.entries.each_ref().map(|entries| entries.load(Relaxed));
