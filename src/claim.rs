@@ -39,7 +39,7 @@ const PRIVATE: Private = Private(());
 
 /// How guards, tickets, futures and modes refer to a [`KeyedMutex`] that they borrow.
 pub struct Borrowed<'a, K, S = RandomState> {
-    /// That of the key, which so is not looked for again.
+    /// The shard of the key, so that it need not be looked for again.
     shard: &'a Shard<K>,
     mutex: PhantomData<&'a KeyedMutex<K, S>>,
 }
@@ -103,9 +103,12 @@ impl<H: Handle> Drop for Claim<H> {
 }
 
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
-    /// Claims a key, if `admit` returns `true` for its state, and if it can be granted at once or there is a waker.
+    /// Claims a key, if `admit` returns `true` for its state, and if it can be granted at once or `waker` returns one.
+    ///
+    /// The caller drops the key, if it is still there, and what it has of a waker: outside the lock, and while it has the
+    /// claim, which is given up if one of them panics.
     #[inline]
-    fn try_new(
+    fn attempt(
         handle: H,
         kind: Kind,
         hash: u32,
@@ -119,8 +122,9 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
         }
     }
 
+    /// The same for a caller that does not wait here: it waits later, with a ticket, or not at all.
     #[inline]
-    pub(crate) fn new(
+    pub(crate) fn at_once(
         Mode { mutex, sharing }: Mode<H>,
         stoppable: bool,
         key: H::Key,
@@ -130,8 +134,8 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
         let hash = mutex.hash(&key);
         let mut key = Some(key);
         let kind = Kind { sharing, stoppable };
-        let claim = Self::try_new(H::new(mutex, hash, PRIVATE), kind, hash, &mut key, admit, waker).ok();
-        drop(key); // if it was not needed: outside the lock, and while `claim` is still here, which a panic gives up
+        let claim = Self::attempt(H::new(mutex, hash, PRIVATE), kind, hash, &mut key, admit, waker).ok();
+        drop(key);
         claim
     }
 }
@@ -154,6 +158,7 @@ impl<H: Handle, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
 }
 
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
+    /// Joins the queue, unless the key has become free meanwhile.
     #[cold]
     fn wait(
         &mut self,
@@ -165,9 +170,9 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Acqu
     ) -> Poll<Claim<H>> {
         let (mut key, mut waker) = (Some(key), Some(context.waker().clone()));
         let kind = Kind { sharing, stoppable: STOPPABLE };
-        let claim = Claim::try_new(handle, kind, hash, &mut key, |_| true, || waker.take());
+        let claim = Claim::attempt(handle, kind, hash, &mut key, |_| true, || waker.take());
         let claim = claim.unwrap_or_else(|_| unreachable!("it has a waker, and every waiter is admitted"));
-        drop((key, waker)); // as above
+        drop((key, waker));
         if claim.place.turn == Turn::GRANTED {
             return Poll::Ready(claim);
         }
@@ -191,9 +196,9 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Futu
         }
         // A free key needs no waker, and to clone one may cost more than all of this.
         let (mut key, kind) = (Some(key), Kind { sharing, stoppable: STOPPABLE });
-        match Claim::try_new(handle, kind, hash, &mut key, |_| true, || None) {
+        match Claim::attempt(handle, kind, hash, &mut key, |_| true, || None) {
             Ok(claim) => {
-                drop(key); // as above
+                drop(key);
                 Poll::Ready(claim)
             }
             Err(handle) => self.wait(handle, sharing, hash, key.expect("nothing needed it"), context),

@@ -145,7 +145,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// at its limit.
     #[must_use = "bind the guard to a name such as `_guard`; `let _ =` unlocks at once"]
     pub fn try_lock(self, key: H::Key) -> Option<Guard<H>> {
-        Claim::new(self, false, key, |_| true, || None).map(Guard)
+        Claim::at_once(self, false, key, |_| true, || None).map(Guard)
     }
 }
 

@@ -104,7 +104,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
     pub fn ticket_if(self, key: H::Key, admit: impl FnOnce(KeyState) -> bool) -> Option<Ticket<H>> {
         // It has no waker until it is polled.
-        Claim::new(self, true, key, admit, || Some(Waker::noop().clone())).map(|claim| Ticket(Some(claim)))
+        Claim::at_once(self, true, key, admit, || Some(Waker::noop().clone())).map(|claim| Ticket(Some(claim)))
     }
 }
 
