@@ -27,9 +27,11 @@ use crate::table::Sharing;
 ///
 /// Shared and exclusive waiters wait in one FIFO queue. A shared lock does not barge in: it waits behind an exclusive
 /// waiter, even if it could share the key with its present holders; so neither kind can starve the other. Waiters that
-/// are next to each other in the queue are granted the key together, as far as the limit of each allows. The limit
-/// belongs to the call, not to the mutex: it may differ from key to key, and change from call to call. Shared holders
-/// count against it, whatever their own limits are.
+/// are next to each other in the queue are granted the key together, as far as the limit of each allows.
+///
+/// The limit belongs to the call, not to the mutex: it may differ from key to key, and change from call to call. All shared
+/// holders count against it, whatever their own limits are. It decides when this call is granted the key, not who comes
+/// after it: a later call with a higher limit may share the key with it. (So `at_most(1)` is not the same as exclusive.)
 ///
 /// A shared lock cannot be upgraded: two holders that tried to at the same time would deadlock. Drop it, lock the key
 /// exclusively, and check again what the key guards.

@@ -941,6 +941,8 @@ const STEPS: [Step; 26] = [
 /// Two keys, a cell for each, and how often they must have been entered.
 #[derive(Clone)]
 struct Pair {
+    /// The highest limit in the program.
+    widest: u32,
     mutex: Arc<Mutex>,
     cells: [Cell; 2],
     entries: [Arc<std::sync::atomic::AtomicUsize>; 2],
@@ -963,10 +965,11 @@ impl Pair {
         self.seen.fetch_add(usize::from(outcome.is_err()), Relaxed);
     }
 
-    /// Twice: nobody may have entered in between. Fewer than `max` were there before.
-    fn look(&self, key: u8, max: u32) {
+    /// Twice: nobody may have entered in between. Those who look at once are as many as the widest limit allows. (One that is
+    /// granted the key later, with a wider limit of its own, may look before this one.)
+    fn look(&self, key: u8) {
         let (cell, sharing) = (&self.cells[usize::from(key)], &self.sharing[usize::from(key)]);
-        assert!(sharing.fetch_add(1, Relaxed) < max as usize, "as many shared it as this one allows");
+        assert!(sharing.fetch_add(1, Relaxed) < self.widest as usize, "more share it than anybody allows");
         let before = cell.entries();
         thread::yield_now();
         assert_eq!(cell.entries(), before, "a writer entered while the key was shared");
@@ -1008,9 +1011,7 @@ impl Pair {
                     self.see(block_on(ticket.run(async || self.enter(key))));
                 }
             }
-            Step::SharedTicket => {
-                self.see(block_on(self.mutex.at_most(max).ticket(key).run(async || self.look(key, max))))
-            }
+            Step::SharedTicket => self.see(block_on(self.mutex.at_most(max).ticket(key).run(async || self.look(key)))),
             Step::Stop => _ = self.said.fetch_add(self.mutex.stop(&key), Relaxed),
             Step::StopAll => _ = self.said.fetch_add(self.mutex.stop_all(), Relaxed),
             Step::StopAndUnlock => block_on(self.mutex.lock(key)).stop(),
@@ -1027,40 +1028,40 @@ impl Pair {
             }
             Step::Share => {
                 let _share = block_on(self.mutex.at_most(max).lock(key));
-                self.look(key, max);
+                self.look(key);
             }
             Step::TryShare => {
                 if let Some(_share) = self.mutex.at_most(max).try_lock(key) {
-                    self.look(key, max);
+                    self.look(key);
                 }
             }
             Step::Downgrade => {
                 let guard = block_on(self.mutex.lock(key));
                 self.enter(key);
                 let _share = guard.downgrade();
-                self.look(key, u32::MAX);
+                self.look(key);
             }
             Step::ManyMixed => {
                 let _guards = block_on(LockMany::of([self.mutex.lock(1), self.mutex.at_most(max).lock(0)]));
                 self.enter(1);
-                self.look(0, max);
+                self.look(0);
             }
             Step::FailShared => {
                 let failed = block_on(self.mutex.at_most(max).run_or_stop(key, async || {
-                    self.look(key, max);
+                    self.look(key);
                     Err::<(), _>(())
                 }));
                 self.see(failed.map(|_| ()));
             }
             Step::StopAndUnshare => {
                 let share = block_on(self.mutex.at_most(max).lock(key)).downgrade(); // which changes nothing
-                self.look(key, max);
+                self.look(key);
                 share.stop();
             }
             Step::GiveUpShare => {
                 let mut share = pin!(self.mutex.at_most(max).lock(key));
                 if let Poll::Ready(_share) = poll(share.as_mut()) {
-                    self.look(key, max);
+                    self.look(key);
                 }
             }
             Step::Idle => block_on(self.mutex.idle(&key)),
@@ -1095,13 +1096,14 @@ fn random_programs_of_four_threads_leave_nobody_out_and_nothing_behind() {
             stops || matches!(step, Step::DropTicket)
         };
         let uncounted = program.iter().flatten().any(|(step, ..)| not_counted(step));
+        let widest = program.iter().flatten().map(|(_, _, max)| *max).max().expect("there are steps");
         // Only a failure is of interest, and then the program is.
         let report = Report(format!("LOOM_SEED={seed} LOOM_PROGRAMS=1: {program:?}"));
         schedules += explore(Some(3), Some(SCHEDULES), move || {
             let mutex = Arc::new(KeyedMutex::with_hasher(Fixed::default()));
             let cells = [(); 2].map(|()| Cell::default());
             let (entries, sharing, said, seen) = Default::default();
-            let pair = Pair { mutex, cells, entries, sharing, said, seen };
+            let pair = Pair { widest, mutex, cells, entries, sharing, said, seen };
             let [mine, others @ ..] = &program;
             let threads = others.clone().map(|steps| {
                 let pair = pair.clone();

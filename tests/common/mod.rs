@@ -129,7 +129,8 @@ impl Cell {
         self.share_at_most(ALONE)
     }
 
-    /// The same, and fewer than so many are there.
+    /// The same, and fewer than so many are there. (That is the highest limit of all that share it: one that was granted it
+    /// later, with a limit of its own, may come first.)
     pub fn share_at_most(&self, limit: u32) -> Inside<'_> {
         let before = self.0.fetch_add(1, Relaxed);
         assert!(before < ALONE, "one shares what another has for itself");
