@@ -102,7 +102,11 @@ impl Shop {
     }
 
     /// Waits until the request holds its key, unless it is refused.
-    async fn lock<K: Eq + Hash>(&self, mutex: &Arc<KeyedMutex<K>>, key: K) -> Result<Guard<Arc<KeyedMutex<K>>>, Refusal> {
+    async fn lock<K: Eq + Hash>(
+        &self,
+        mutex: &Arc<KeyedMutex<K>>,
+        key: K,
+    ) -> Result<Guard<Arc<KeyedMutex<K>>>, Refusal> {
         // `admit` and taking the place are one step: a request that does not see here that the shop is closing is in the
         // queue when `close` stops it.
         let admit = |now: KeyState| now.waiting < AT_MOST_WAITING && !self.is_closing();

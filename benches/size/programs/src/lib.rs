@@ -69,7 +69,11 @@ pub fn everything<K: Hash + Ord + Clone>(mutex: &Arc<KeyedMutex<K>>, key: K) -> 
     ];
     let mut locked = 0;
     mutex.for_each_locked(|_, now| locked += now.holders);
-    locked + mutex.stop_all() + mutex.stop(&key) + mutex.state(&key).waiting + done.into_iter().filter(|&done| done).count()
+    locked
+        + mutex.stop_all()
+        + mutex.stop(&key)
+        + mutex.state(&key).waiting
+        + done.into_iter().filter(|&done| done).count()
 }
 
 fn poll<T>(future: impl Future<Output = T>) -> bool {
