@@ -24,7 +24,7 @@ pub trait Rival<K: Key>: Sync + 'static {
     fn lock<'a>(&'a self, key: &'a K) -> impl Future<Output = Self::Guard<'a>>;
 
     /// Runs a task under the key.
-    fn run(&self, key: &K, task: impl AsyncFnOnce()) -> impl Future<Output = ()> {
+    fn run<F: Future<Output = ()>>(&self, key: &K, task: impl FnOnce() -> F) -> impl Future<Output = ()> {
         async {
             let _guard = self.lock(key).await;
             task().await;
@@ -48,7 +48,7 @@ impl<K: Key> Rival<K> for Ours<K> {
         self.0.lock(key.clone())
     }
 
-    async fn run(&self, key: &K, task: impl AsyncFnOnce()) {
+    async fn run<F: Future<Output = ()>>(&self, key: &K, task: impl FnOnce() -> F) {
         self.0.run(key.clone(), task).await.expect("nobody stops the queue");
     }
 }
