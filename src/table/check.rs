@@ -3,8 +3,8 @@
 
 use alloc::collections::BTreeSet;
 
+use super::guarded::Table;
 use super::queue::{List, NONE, Nodes, State};
-use super::shard::Table;
 
 impl<K> Table<K> {
     pub(crate) fn check(&self) {

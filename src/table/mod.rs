@@ -16,7 +16,7 @@
 //! | the key is | there is | what remains to be done, and by what |
 //! | --- | --- | --- |
 //! | free | no slot | nothing |
-//! | locked exclusively | a slot with no `sharers`, and a claim without a node | the claim is dropped: [`Table::give_up`](shard::Table::give_up) |
+//! | locked exclusively | a slot with no `sharers`, and a claim without a node | the claim is dropped: [`Table::give_up`](guarded::Table::give_up) |
 //! | shared | a slot that counts its `sharers`, and such a claim for each | the same, for each claim |
 //! | handed over | a slot, and a granted node in no list | its waiter is polled, and then holds the key as above; or it is dropped, which gives the key up |
 //! | contended (in addition) | a node in the slot's queue for each waiter, with the waker of its last poll | the holders hand the key over |
@@ -28,15 +28,15 @@
 //! # From a lock to an unlock
 //!
 //! A free key: [`Lock`](crate::Lock) is polled, hashes the key, and finds its shard ([`Shards::of`]); under its lock,
-//! [`Table::claim`](shard::Table::claim) finds no slot, and makes one. The guard is dropped: under the lock,
-//! [`Table::give_up`](shard::Table::give_up) takes the slot; after it, [`Shard`] drops the key.
+//! [`Table::claim`](guarded::Table::claim) finds no slot, and makes one. The guard is dropped: under the lock,
+//! [`Table::give_up`](guarded::Table::give_up) takes the slot; after it, [`Shard`] drops the key.
 //!
 //! A contended key: `claim` finds the slot, but there is no waker yet, so it claims nothing; the future clones its waker,
 //! and tries again; `claim` appends a node to the queue. The guard before it is dropped: `give_up` finds a waiter, and
-//! [`pass`](shard::Table)es the key to it, whose waker `Shard` then calls. The future is polled again, and
+//! [`pass`](guarded::Table)es the key to it, whose waker `Shard` then calls. The future is polled again, and
 //! [`takes its turn`](queue::Nodes::take_turn).
 //!
-//! Whatever else happens to a locked key is a [`Change`]. What must not happen under the lock is [`Owed`](shard::Owed)
+//! Whatever else happens to a locked key is a [`Change`]. What must not happen under the lock is [`Owed`](guarded::Owed)
 //! after it.
 //!
 //! # Invariants
@@ -124,7 +124,7 @@
 //! - *One lookup for free and locked keys alike, instead of a fast and a slow path.* The waker would have to be cloned
 //!   before it is known to be needed; or, if a node waits with a no-op waker until it is given another, each wait takes
 //!   33 more instructions, and a program that only locks keys is 250 bytes larger.
-//! - *One way to unlock, instead of a shorter one for programs that neither share nor watch* ([`release`](shard::Table)).
+//! - *One way to unlock, instead of a shorter one for programs that neither share nor watch* ([`release`](guarded::Table)).
 //!   Such a program would take 538 more bytes of WASM with gzip, and a hand-over 130 more instructions. So the general way
 //!   is called through a function pointer, which all shards are given by the first `shared` or `at_most`, and one shard by
 //!   a downgrade or a watcher. (A pointer that travels in the mode, and with each claim, took some 25 more for each lock.)
@@ -142,11 +142,11 @@
 mod watch;
 mod shards;
 mod shard;
+mod guarded;
 mod slots;
 mod slot;
 mod queue;
 mod wake;
-mod section;
 #[cfg(any(async_mutex_lite_check, async_mutex_lite_loom))]
 mod check;
 
@@ -154,8 +154,8 @@ mod check;
 pub use shard::Shard;
 pub use slot::KeyState;
 pub(crate) use {
+    guarded::{Change, Place},
     queue::{Kind, Sharing, Turn, fill},
-    shard::{Change, Place},
     shards::Shards,
     slots::FAST,
     wake::each,

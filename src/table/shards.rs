@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 use {alloc::boxed::Box, core::num::NonZero, std::sync::OnceLock};
 
-use super::section::Section;
-use super::shard::{Shard, Table};
+use super::guarded::Table;
+use super::shard::Shard;
 use super::wake::each;
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
@@ -54,7 +54,7 @@ impl<K> Shards<K> {
             processors => (PER_PROCESSOR * processors).next_power_of_two(),
         });
         let kept = (KEPT_BUCKETS / count).clamp(16, 512);
-        (0..count).map(|_| Shard(Section::new(Table::new(kept)))).collect()
+        (0..count).map(|_| Shard::new(kept)).collect()
     }
 }
 
@@ -62,7 +62,7 @@ impl<K> Shards<K> {
 impl<K> Shards<K> {
     pub(crate) const fn new() -> Self {
         // Room for 56 keys that come and go together stays.
-        Self { all: [Shard(Section::new(Table::new(64)))], shared: AtomicBool::new(false) }
+        Self { all: [Shard::new(64)], shared: AtomicBool::new(false) }
     }
 
     pub(crate) fn all(&self) -> &[Shard<K>] {

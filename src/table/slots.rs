@@ -8,7 +8,6 @@ use core::mem;
 
 use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
-use super::queue::Sharing;
 use super::slot::{Id, Slot};
 
 /// Whether speed matters more than code size: with `std`, and without critical sections, which must be short. Then there is
@@ -85,13 +84,12 @@ impl<K> Slots<K> {
     }
 
     /// Adds a slot for a key that has none.
-    pub(crate) fn insert(&mut self, hash: u32, id: Id, key: K, sharing: Sharing) {
+    #[inline]
+    pub(crate) fn insert(&mut self, slot: Slot<K>) {
         match &mut self.hot {
-            Some(_) if FAST => self.cool(Some(Slot::new(hash, id, key, sharing))),
-            None if FAST => self.hot = Some(Slot::new(hash, id, key, sharing)),
-            _ => {
-                self.map.insert_unique(wide(hash), Slot::new(hash, id, key, sharing), |slot| wide(slot.hash));
-            }
+            Some(_) if FAST => self.cool(Some(slot)),
+            hot if FAST => *hot = Some(slot),
+            _ => _ = self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash)),
         }
     }
 
@@ -106,15 +104,10 @@ impl<K> Slots<K> {
         }
     }
 
-    /// Takes a slot if it is the hot one.
-    pub(crate) fn take_hot(&mut self, id: Id, and: impl FnOnce(&Slot<K>) -> bool) -> Option<Slot<K>> {
-        if self.is_hot(id) { self.hot.take_if(|slot| and(slot)) } else { None }
-    }
-
     /// Takes the slot of a claim.
     pub(crate) fn take(&mut self, hash: u32, id: Id) -> Slot<K> {
-        if let Some(slot) = self.take_hot(id, |_| true) {
-            return slot;
+        if self.is_hot(id) {
+            return self.hot.take().expect("it has its slot");
         }
         let (slot, _) = self.entry_of(hash, id).remove();
         self.shrink();

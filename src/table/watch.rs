@@ -9,8 +9,9 @@ use core::mem;
 use core::ptr;
 use core::task::{Poll, Waker};
 
+use super::guarded::{Place, Table};
 use super::queue::{Kind, List, NONE, Nodes, State, Turn};
-use super::shard::{Place, Shard, Table};
+use super::shard::Shard;
 use super::shards::Shards;
 use super::slot::Id;
 use super::slots::Slots;
