@@ -1,4 +1,5 @@
-//! A claim on a key, from taking a place to giving it up: what guards, tickets and futures are made of.
+//! A claim on a key, from taking a place to giving it up: what guards, tickets and futures are made of; and the future of
+//! `lock`.
 
 use core::fmt;
 use core::future::Future;
@@ -8,6 +9,7 @@ use core::ops::Deref;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 
+use crate::guard::Guard;
 use crate::hash::RandomState;
 use crate::mode::Mode;
 use crate::mutex::KeyedMutex;
@@ -140,7 +142,51 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Claim<H> {
     }
 }
 
-/// Claims a key at the first poll, and waits for it.
+/// Locks a key: the future of [`lock`](crate::KeyedMutex::lock), or another way to wait for it.
+///
+/// | to wait | use | you get |
+/// | --- | --- | --- |
+/// | for the key | `.await` | the guard |
+/// | until a signal | [`.unless(signal).await`](Self::unless) | `Ok(guard)`, or `Err` with what the signal returned |
+/// | in a thread | [`.wait()`](Self::wait) | the guard |
+/// | in a thread, with a timeout | [`.wait_timeout(timeout)`](Self::wait_timeout) | `Some(guard)` or `None` |
+///
+/// It takes its place in the queue at its first poll. It has a name, so that a struct of yours can have it; with
+/// `type Locks = Arc<KeyedMutex<u64>>`, it is a `Lock<Locks>`, and its guard a `Guard<Locks>`:
+///
+/// ```
+/// use std::sync::Arc;
+/// use async_mutex_lite::{Guard, KeyedMutex, Lock};
+///
+/// type Locks = Arc<KeyedMutex<u64>>;
+///
+/// enum Connection {
+///     Waiting(Lock<Locks>),
+///     Working(Guard<Locks>),
+/// }
+///
+/// # smol::block_on(async {
+/// let locks = Locks::default();
+/// let mut connection = Connection::Waiting(locks.arc().lock(7));
+/// if let Connection::Waiting(lock) = connection {
+///     connection = Connection::Working(lock.await);
+/// }
+/// assert!(matches!(connection, Connection::Working(_)) && locks.is_locked(&7));
+/// # });
+/// ```
+#[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
+pub struct Lock<H: Handle>(pub(crate) Acquire<H, false>);
+
+impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Lock<H> {
+    type Output = Guard<H>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Guard<H>> {
+        Poll::Ready(Guard(ready!(Pin::new(&mut self.0).poll(context))))
+    }
+}
+
+/// Claims a key at the first poll, and waits for it: what [`Lock`]s and jobs are made of.
 pub(crate) struct Acquire<H: Handle, const STOPPABLE: bool> {
     /// Before the first poll.
     pub(crate) start: Option<(Mode<H>, H::Key)>,
@@ -225,3 +271,5 @@ macro_rules! print_name {
     };
 }
 pub(crate) use print_name;
+
+print_name!(Lock);

@@ -99,7 +99,7 @@ extern crate std;
 // modules.
 mod mutex;
 mod mode;
-mod lock;
+mod wait;
 mod guard;
 mod run;
 mod ticket;
@@ -127,12 +127,11 @@ pub mod guide {
     pages!(microcontrollers from_javascript comparison);
 }
 
-pub use claim::{Borrowed, Handle};
+pub use claim::{Borrowed, Handle, Lock};
 #[cfg(target_has_atomic = "ptr")]
 pub use guard::KeyedMutexGuardArc;
 pub use guard::{Guard, Guards, KeyedMutexGuard};
 pub use hash::{DefaultHasher, RandomState};
-pub use lock::Lock;
 pub use many::LockMany;
 pub use mode::Mode;
 pub use mutex::KeyedMutex;

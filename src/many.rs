@@ -6,12 +6,12 @@ use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 
-use crate::claim::{Acquire, Borrowed, Handle, print_name};
+use crate::claim::{Acquire, Borrowed, Handle, Lock, print_name};
 use crate::guard::Guards;
-use crate::lock::{Lock, ways_to_wait};
 use crate::mode::Mode;
 use crate::mutex::KeyedMutex;
 use crate::table::{Sharing, each, fill};
+use crate::wait::ways_to_wait;
 
 /// Locks several keys, one after another, in one order: the future of [`lock_many`](KeyedMutex::lock_many). It can be
 /// waited for in the same ways as a [`Lock`].

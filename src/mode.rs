@@ -5,9 +5,8 @@ use alloc::sync::Arc;
 use core::hash::{BuildHasher, Hash};
 use core::num::NonZero;
 
-use crate::claim::{Acquire, Borrowed, Claim, Handle, print_name};
+use crate::claim::{Acquire, Borrowed, Claim, Handle, Lock, print_name};
 use crate::guard::Guard;
-use crate::lock::Lock;
 use crate::mutex::KeyedMutex;
 use crate::table::Sharing;
 

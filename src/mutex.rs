@@ -5,10 +5,9 @@ use core::hash::{BuildHasher, Hash};
 use core::num::NonZero;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
-use crate::claim::Borrowed;
+use crate::claim::{Acquire, Borrowed, Lock};
 use crate::guard::Guard;
 use crate::hash::RandomState;
-use crate::lock::Lock;
 use crate::mode::limit;
 use crate::table::{Shard, Shards};
 
@@ -230,7 +229,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
     pub fn lock(&self, key: K) -> Lock<Borrowed<'_, K, S>> {
-        self.exclusive().lock(key)
+        Lock(Acquire::new(self.exclusive(), key))
     }
 
     /// Locks a key exclusively if it is free. Returns `None` if it is locked, or was handed over to a waiter.

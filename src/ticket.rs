@@ -7,11 +7,11 @@ use core::task::{Context, Poll, Waker, ready};
 
 use crate::claim::{Borrowed, Claim, Handle, poll_claim, print_name};
 use crate::guard::Guard;
-use crate::lock::ways_to_wait;
 use crate::mode::Mode;
 use crate::mutex::KeyedMutex;
 use crate::run::{StopOnDrop, Stopped, admitted};
 use crate::table::KeyState;
+use crate::wait::ways_to_wait;
 
 /// A place in the queue of a key, taken when the ticket was made. It waits in the same ways as a [`Lock`](crate::Lock).
 ///

@@ -5,8 +5,8 @@ use core::task::Waker;
 
 use super::queue::{Kind, List, NONE, Nodes, State, Turn};
 use super::shard::Shard;
-use super::slot::{Id, KeyState, Slot};
-use super::slots::{FAST, Slots};
+use super::slot::{Id, KeyState};
+use super::slots::Slots;
 
 /// Where a claim stands: enough to find its slot without its key, and its node.
 #[derive(Clone, Copy)]
@@ -93,7 +93,7 @@ impl<K> Table<K> {
             return admit(KeyState::FREE).then(|| {
                 let (id, key) = (Id::new(self.next_id | 1).unwrap(), key.take().expect("it has its key"));
                 self.next_id += 2;
-                self.slots.insert(Slot::new(hash, id, key, kind.sharing));
+                self.slots.insert(hash, id, key, kind.sharing);
                 Place { hash, turn: Turn::GRANTED, id }
             });
         };
@@ -113,14 +113,15 @@ impl<K> Table<K> {
     /// Gives up a claim. The fast path is for a key without waiters.
     #[inline]
     pub(crate) fn give_up(&mut self, place: &Place) -> Owed<K> {
-        let fast = FAST && place.turn == Turn::GRANTED;
+        let fast = place.turn == Turn::GRANTED;
         #[cfg(feature = "idle")]
         let fast = fast && self.watchers == NONE;
-        let is = |slot: &mut Slot<K>| slot.id == place.id && slot.waiting == 0 && slot.sharers <= 1;
-        match self.slots.hot.take_if(|slot| fast && is(slot)) {
-            Some(slot) => Owed::Key(slot.key),
-            None => self.pass(place.hash, place.id, place.turn),
+        if self.slots.is_hot(place.id) {
+            if let Some(slot) = self.slots.hot.take_if(|slot| fast && slot.waiting == 0 && slot.sharers <= 1) {
+                return Owed::Key(slot.key);
+            }
         }
+        self.pass(place.hash, place.id, place.turn)
     }
 
     /// Gives up a place in the queue; or the key, which goes to the first in the queue, or is free.

@@ -39,19 +39,6 @@ pub(crate) struct Slot<K> {
 }
 
 impl<K> Slot<K> {
-    pub(crate) fn new(hash: u32, id: Id, key: K, sharing: Sharing) -> Self {
-        Self {
-            key,
-            hash,
-            sharers: u32::from(sharing.is_some()),
-            id,
-            queue: List::EMPTY,
-            waiting: 0,
-            #[cfg(feature = "idle")]
-            watchers: super::queue::NONE,
-        }
-    }
-
     pub(crate) fn state(&self) -> KeyState {
         let (holders, shared) = (self.sharers.max(1) as usize, self.sharers > 0);
         KeyState { holders, shared, waiting: self.waiting as usize }

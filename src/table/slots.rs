@@ -8,6 +8,9 @@ use core::mem;
 
 use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
+#[cfg(feature = "idle")]
+use super::queue::NONE;
+use super::queue::{List, Sharing};
 use super::slot::{Id, Slot};
 
 /// Whether speed matters more than code size: with `std`, and without critical sections, which must be short. Then there is
@@ -79,17 +82,28 @@ impl<K> Slots<K> {
         self.entry(hash, &mut |slot| slot.id == id).expect("it has its slot")
     }
 
-    fn is_hot(&self, id: Id) -> bool {
+    pub(crate) fn is_hot(&self, id: Id) -> bool {
         FAST && self.hot.as_ref().map(|slot| slot.id) == Some(id)
     }
 
     /// Adds a slot for a key that has none.
     #[inline]
-    pub(crate) fn insert(&mut self, slot: Slot<K>) {
+    pub(crate) fn insert(&mut self, hash: u32, id: Id, key: K, sharing: Sharing) {
+        // It is made where it goes to: to move it there would take seventeen instructions.
+        let slot = || Slot {
+            key,
+            hash,
+            sharers: u32::from(sharing.is_some()),
+            id,
+            queue: List::EMPTY,
+            waiting: 0,
+            #[cfg(feature = "idle")]
+            watchers: NONE,
+        };
         match &mut self.hot {
-            Some(_) if FAST => self.cool(Some(slot)),
-            hot if FAST => *hot = Some(slot),
-            _ => _ = self.map.insert_unique(wide(slot.hash), slot, |slot| wide(slot.hash)),
+            Some(_) if FAST => self.cool(Some(slot())),
+            None if FAST => self.hot = Some(slot()),
+            _ => _ = self.map.insert_unique(wide(hash), slot(), |slot| wide(slot.hash)),
         }
     }
 

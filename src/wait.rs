@@ -1,58 +1,11 @@
-//! The future of `lock`, and the ways to wait that it shares with tickets and with `lock_many`.
+//! The ways to wait other than `.await`: of `lock`, of tickets, and of `lock_many`.
 
 use core::future::{Future, poll_fn};
-use core::hash::{BuildHasher, Hash};
 use core::pin::{Pin, pin};
-use core::task::{Context, Poll, ready};
+use core::task::Poll;
 
-use crate::claim::{Acquire, Handle, print_name};
+use crate::claim::{Handle, Lock};
 use crate::guard::Guard;
-
-/// Locks a key: the future of [`lock`](crate::KeyedMutex::lock), or another way to wait for it.
-///
-/// | to wait | use | you get |
-/// | --- | --- | --- |
-/// | for the key | `.await` | the guard |
-/// | until a signal | [`.unless(signal).await`](Self::unless) | `Ok(guard)`, or `Err` with what the signal returned |
-/// | in a thread | [`.wait()`](Self::wait) | the guard |
-/// | in a thread, with a timeout | [`.wait_timeout(timeout)`](Self::wait_timeout) | `Some(guard)` or `None` |
-///
-/// It takes its place in the queue at its first poll. It has a name, so that a struct of yours can have it; with
-/// `type Locks = Arc<KeyedMutex<u64>>`, it is a `Lock<Locks>`, and its guard a `Guard<Locks>`:
-///
-/// ```
-/// use std::sync::Arc;
-/// use async_mutex_lite::{Guard, KeyedMutex, Lock};
-///
-/// type Locks = Arc<KeyedMutex<u64>>;
-///
-/// enum Connection {
-///     Waiting(Lock<Locks>),
-///     Working(Guard<Locks>),
-/// }
-///
-/// # smol::block_on(async {
-/// let locks = Locks::default();
-/// let mut connection = Connection::Waiting(locks.arc().lock(7));
-/// if let Connection::Waiting(lock) = connection {
-///     connection = Connection::Working(lock.await);
-/// }
-/// assert!(matches!(connection, Connection::Working(_)) && locks.is_locked(&7));
-/// # });
-/// ```
-#[must_use = "it locks nothing until it is awaited: `.await`, `.unless(signal).await`, `.wait()` or `.wait_timeout(timeout)`"]
-pub struct Lock<H: Handle>(pub(crate) Acquire<H, false>);
-
-impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Lock<H> {
-    type Output = Guard<H>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Guard<H>> {
-        Poll::Ready(Guard(ready!(Pin::new(&mut self.0).poll(context))))
-    }
-}
-
-print_name!(Lock);
 
 /// Waits for a future, or for a signal, whichever is ready first.
 pub(crate) async fn unless<G, T>(
@@ -109,7 +62,7 @@ macro_rules! ways_to_wait {
                 "abort"
             ))]
             pub fn unless<T>(self, signal: impl Future<Output = T>) -> impl Future<Output = Result<$output, T>> {
-                crate::lock::unless(self, signal)
+                crate::wait::unless(self, signal)
             }
 
             /// Blocks the thread until it is ready. It waits in the same queue as futures.
