@@ -1,0 +1,401 @@
+//! What goes wrong in a fleet, each twenty times, against real servers. After each: no lease is left, no key is locked, and
+//! the books balance. Where the fence is what keeps them, the same test without it loses money.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use common::bank::{self, Bank, Failed, Kind, Way, retry};
+use common::server::Engine;
+use common::{
+    Bench, LONG, PATIENCE, Proxy, TIMES, balanced, charge, connect, kind, none_left, pay, polled, settled, short, until,
+};
+
+on_each_engine! {
+    a_process_that_is_stopped_beyond_its_lease_loses_nothing_with_the_fence_and_money_without
+    a_process_that_is_killed_keeps_the_others_waiting_for_at_most_a_lease
+    a_server_that_restarts_with_its_data_costs_retries_and_no_money
+    a_server_that_restarts_without_its_data_does_not_let_an_old_lease_write
+    a_network_that_goes_silent_between_writes_ends_the_work
+    a_network_that_goes_silent_during_a_write_leaves_it_unknown_and_never_late
+    a_task_that_is_dropped_at_any_step_leaves_nothing_behind
+    a_task_that_panics_gives_up_its_lease
+    a_clock_that_jumps_changes_nothing
+}
+
+async fn a_process_that_is_stopped_beyond_its_lease_loses_nothing_with_the_fence_and_money_without<B: Bank>(
+    engine: Engine,
+) {
+    async fn stopped<B: Bank>(bench: &Bench, way: Way) -> Vec<i64> {
+        let lease = short(bench.engine);
+        let mut times = JoinSet::new();
+        for time in 0..TIMES {
+            let bench = bench.clone();
+            times.spawn(async move {
+                let prefix = format!("{way:?} {time} ");
+                let bank: B = bench.bank(&prefix, lease).await;
+                bank.open(1).await.unwrap();
+                let mut worker =
+                    bench.worker(way, &prefix, lease, "--tasks=1 --every=0 --compute=1 --pauses=1", &[]).await;
+                assert!(worker.line().await.expect("it stops").starts_with("stops"));
+                pay(&bank, way, &charge("another")).await; // as soon as the lease has ended
+                let said = worker.go_on().await;
+                assert!(said.last().is_some_and(|line| line.starts_with("done")), "{said:?}");
+                settled(&[&bank], 2).await.lost
+            });
+        }
+        times.join_all().await
+    }
+    let bench = Bench::new(engine);
+    let with = stopped::<B>(&bench, Way::Fenced).await;
+    let without = stopped::<B>(&bench, Way::Unfenced).await;
+    println!("lost with the fence: {with:?}, without: {without:?}");
+    assert_eq!(with.iter().sum::<i64>(), 0);
+    assert!(without.iter().sum::<i64>() > 0, "this test cannot fail");
+    none_left::<B>(&bench).await;
+}
+
+async fn a_process_that_is_killed_keeps_the_others_waiting_for_at_most_a_lease<B: Bank>(engine: Engine) {
+    let bench = Bench::new(engine);
+    let lease = short(engine);
+    let mut times = JoinSet::new();
+    for time in 0..TIMES {
+        let bench = bench.clone();
+        times.spawn(async move {
+            let prefix = format!("{time} ");
+            let bank: B = bench.bank(&prefix, lease).await;
+            bank.open(1).await.unwrap();
+            let mut worker = bench
+                .worker(Way::Fenced, &prefix, lease, "--tasks=1 --every=0 --compute=3600000 --pauses=0", &[])
+                .await;
+            until("it has the lease", || async { bank.leases().await == Ok(1) }).await;
+            let waiting = {
+                let bank = bank.clone();
+                tokio::spawn(async move { pay(&bank, Way::Fenced, &bank::charges(0, 1, 1).next().unwrap()).await })
+            };
+            sleep(lease * 3).await;
+            assert!(!waiting.is_finished(), "it has been renewed");
+            worker.child.kill().await.unwrap(); // SIGKILL
+            let killed = Instant::now();
+            waiting.await.unwrap();
+            let waited = killed.elapsed();
+            balanced(&[&bank], 1).await;
+            waited
+        });
+    }
+    let longest = times.join_all().await.into_iter().max().unwrap();
+    println!(
+        "after a kill, the others went on within {} ms, with leases of {} ms",
+        longest.as_millis(),
+        lease.as_millis()
+    );
+    // etcd looks twice a second for leases that have ended. The rest is for a machine that is busy.
+    assert!(longest < lease + Duration::from_secs(10));
+    none_left::<B>(&bench).await;
+}
+
+async fn a_server_that_restarts_with_its_data_costs_retries_and_no_money<B: Bank>(engine: Engine) {
+    let bench = Bench::new(engine);
+    let failed = Arc::new(AtomicUsize::new(0));
+    for time in 0..TIMES {
+        let one: B = bench.bank(&format!("{time} "), short(engine)).await;
+        let two: B = bench.bank(&format!("{time} "), short(engine)).await;
+        one.open(1).await.unwrap();
+        let (mut tasks, done) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+        for number in 0..20 {
+            let bank = [&one, &two][number % 2].clone();
+            let (failed, done) = (failed.clone(), done.clone());
+            tasks.spawn(async move {
+                let charge = charge(number);
+                let attempt = || async {
+                    bank.pay(Way::Fenced, &charge, || async {}).await.inspect_err(|told| {
+                        assert!(told.may_retry, "not an error that may be retried: {told}");
+                        failed.fetch_add(1, Relaxed);
+                    })
+                };
+                timeout(PATIENCE, retry(u32::MAX, attempt)).await.expect("the server is there again").unwrap();
+                done.fetch_add(1, Relaxed);
+            });
+        }
+        until("it is in the midst", || async { done.load(Relaxed) > time % 10 }).await;
+        bench.restart(true).await;
+        tasks.join_all().await;
+        balanced(&[&one, &two], 20).await;
+    }
+    let failed = failed.load(Relaxed);
+    println!("{TIMES} restarts: {failed} failed, and were tried again");
+    assert!(failed > 0, "the server was restarted when nothing happened");
+    none_left::<B>(&bench).await;
+}
+
+async fn a_server_that_restarts_without_its_data_does_not_let_an_old_lease_write<B: Bank>(engine: Engine) {
+    async fn forgotten<B: Bank>(bench: &Bench, way: Way, time: usize) -> i64 {
+        let one: B = bench.bank(&format!("{way:?} {time} "), LONG).await;
+        let two: B = bench.bank(&format!("{way:?} {time} "), LONG).await;
+        one.open(1).await.unwrap();
+        let (middle, paid) = held(&one, way, "one").await;
+        bench.restart(false).await;
+        // As if from a backup.
+        until("the books are open again", || async { two.open(1).await.is_ok() }).await;
+        pay(&two, way, &charge("two")).await;
+        middle.notify_one();
+        let told = paid.await.unwrap();
+        if way == Way::Fenced {
+            assert!(matches!(kind(&told), Kind::Lost | Kind::Unknown), "{told:?}");
+        }
+        pay(&one, way, &charge("one")).await;
+        settled(&[&one, &two], 2).await.lost
+    }
+    let bench = Bench::new(engine);
+    let (mut with, mut without) = (0, 0);
+    for time in 0..TIMES {
+        with += forgotten::<B>(&bench, Way::Fenced, time).await;
+        if time % 4 == 0 {
+            without += forgotten::<B>(&bench, Way::Unfenced, time).await;
+        }
+    }
+    println!("lost with the fence: {with}, without: {without}");
+    assert_eq!(with, 0);
+    assert!(without > 0, "this test cannot fail");
+    none_left::<B>(&bench).await;
+}
+
+async fn a_network_that_goes_silent_between_writes_ends_the_work<B: Bank>(engine: Engine) {
+    let bench = Bench::new(engine);
+    let mut times = JoinSet::new();
+    for time in 0..TIMES {
+        let bench = bench.clone();
+        times.spawn(async move {
+            let prefix = format!("{time} ");
+            let proxy = Proxy::new(&bench).await;
+            let far: B = connect(&proxy.url, &prefix, short(bench.engine)).await;
+            let near: B = bench.bank(&prefix, short(bench.engine)).await;
+            near.open(1).await.unwrap();
+            let (_middle, paid) = held(&far, Way::Fenced, "far").await;
+            proxy.pass(time % 2 == 0, false);
+            let told = timeout(PATIENCE, paid).await.expect("it does not wait for the network").unwrap();
+            assert_eq!(kind(&told), Kind::Lost, "{told:?}");
+            pay(&near, Way::Fenced, &charge("near")).await;
+            proxy.pass(true, true);
+            pay(&far, Way::Fenced, &charge("far")).await;
+            balanced(&[&near, &far], 2).await;
+        });
+    }
+    times.join_all().await;
+    none_left::<B>(&bench).await;
+}
+
+async fn a_network_that_goes_silent_during_a_write_leaves_it_unknown_and_never_late<B: Bank>(engine: Engine) {
+    async fn silent<B: Bank>(bench: &Bench, way: Way) -> Vec<i64> {
+        let mut times = JoinSet::new();
+        for time in 0..TIMES {
+            let bench = bench.clone();
+            times.spawn(async move {
+                let prefix = format!("{way:?} {time} ");
+                let proxy = Proxy::new(&bench).await;
+                let far: B = connect(&proxy.url, &prefix, short(bench.engine)).await;
+                let near: B = bench.bank(&prefix, short(bench.engine)).await;
+                near.open(1).await.unwrap();
+                let (middle, paid) = held(&far, way, "far").await;
+                // Either the write does not arrive, or its answer.
+                proxy.pass(time % 2 == 1, false);
+                middle.notify_one();
+                let told = timeout(PATIENCE, paid).await.expect("it does not wait for the network").unwrap();
+                if way == Way::Fenced {
+                    assert_eq!(kind(&told), Kind::Unknown, "{told:?}");
+                }
+                pay(&near, way, &charge("near")).await;
+                proxy.pass(true, true); // now the write arrives
+                pay(&far, way, &charge("far")).await;
+                settled(&[&near, &far], 2).await.lost
+            });
+        }
+        times.join_all().await
+    }
+    let bench = Bench::new(engine);
+    let with = silent::<B>(&bench, Way::Fenced).await;
+    let without = silent::<B>(&bench, Way::Unfenced).await;
+    println!("lost with the fence: {with:?}, without: {without:?}");
+    assert_eq!(with.iter().sum::<i64>(), 0);
+    assert!(without.iter().sum::<i64>() > 0, "this test cannot fail");
+    none_left::<B>(&bench).await;
+}
+
+async fn a_task_that_is_dropped_at_any_step_leaves_nothing_behind<B: Bank>(engine: Engine) {
+    let bench = Bench::new(engine);
+    let bank: B = bench.bank("", LONG).await;
+    let other: B = bench.bank("", LONG).await;
+    let mut most = 0;
+    for time in 0..TIMES {
+        bank.open(1).await.unwrap();
+        // From the first poll to the last but one. The lease is so long that one that is left would be noticed.
+        let mut polls = 0;
+        loop {
+            let done = polled(bank.pay(Way::Fenced, &charge(polls), || async {}), polls).await;
+            timeout(PATIENCE, bank.mutex().all_idle()).await.expect("the key is given up");
+            until("the lease is given up", || async { bank.leases().await == Ok(0) }).await;
+            polls += 1;
+            match done {
+                Some(done) => {
+                    done.unwrap();
+                    break;
+                }
+                None => assert!(polls < 1000, "it does not end"),
+            }
+        }
+        most = most.max(polls);
+
+        // While another process has the lease: waiting there, and here.
+        let (middle, paid) = held(&other, Way::Fenced, "other").await;
+        let waits = |id: &'static str| {
+            let bank = bank.clone();
+            tokio::spawn(async move { bank.pay(Way::Fenced, &charge(id), || async {}).await })
+        };
+        let waiting = |tasks: usize| {
+            let mut locked = (0, 0);
+            bank.mutex().for_each_locked(|_, state| locked = (1, state.waiting));
+            locked == (1, tasks)
+        };
+        let there = waits("there");
+        until("it waits there", || async { waiting(0) }).await;
+        let here = waits("here");
+        until("it waits here", || async { waiting(1) }).await;
+        let last = waits("last");
+        until("two wait here", || async { waiting(2) }).await;
+        for task in if time % 2 == 0 { [here, there] } else { [there, here] } {
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        middle.notify_one();
+        paid.await.unwrap().unwrap();
+        last.await.unwrap().unwrap();
+
+        // In the midst of the work.
+        let (_middle, paid) = held(&bank, Way::Fenced, "works").await;
+        paid.abort();
+        pay(&other, Way::Fenced, &charge("after")).await;
+
+        // How far a dropped one came is unknown: all of them are tried again.
+        for number in 0..polls {
+            pay(&bank, Way::Fenced, &charge(number)).await;
+        }
+        for id in ["there", "here", "works"] {
+            pay(&bank, Way::Fenced, &charge(id)).await;
+        }
+        balanced(&[&bank, &other], polls + 6).await;
+    }
+    println!("dropped at up to {most} steps");
+    assert!(most >= 5, "fewer steps than there are requests: {most}");
+}
+
+async fn a_task_that_panics_gives_up_its_lease<B: Bank>(engine: Engine) {
+    let bench = Bench::new(engine);
+    let bank: B = bench.bank("", LONG).await;
+    let other: B = bench.bank("", LONG).await;
+    for time in 0..TIMES {
+        bank.open(1).await.unwrap();
+        let panicking = bank.clone();
+        let task = tokio::spawn(async move {
+            if time % 2 == 0 {
+                panicking
+                    .pay(Way::Fenced, &charge("panics"), || async { std::panic::resume_unwind(Box::new(())) })
+                    .await
+            } else {
+                panicking
+                    .run(0, |_| -> std::future::Ready<Result<bool, Failed>> { std::panic::resume_unwind(Box::new(())) })
+                    .await
+            }
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        pay(&other, Way::Fenced, &charge("other")).await; // it does not wait for the end of a long lease
+        pay(&bank, Way::Fenced, &charge("panics")).await;
+        balanced(&[&bank, &other], 2).await;
+    }
+}
+
+/// A library that shows programs another wall clock. Monotonic clocks are left as they are.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+async fn a_clock_that_jumps_changes_nothing<B: Bank>(engine: Engine) {
+    assert!(std::fs::exists(FAKETIME).unwrap(), "libfaketime is missing: apt install libfaketime");
+    let directory = std::env::temp_dir().join(format!("leases-clock-{}-{}", std::process::id(), engine.name()));
+    std::fs::create_dir(&directory).unwrap();
+    let clock = directory.join("clock");
+    let set = |offset: &str| {
+        // In one step, or a half of it would be read.
+        std::fs::write(directory.join("new"), offset).unwrap();
+        std::fs::rename(directory.join("new"), &clock).unwrap();
+    };
+    set("+0");
+    let variables = [
+        ("LD_PRELOAD", FAKETIME),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let bench = Bench::new(engine);
+    // The process charges, and its clock goes a day ahead, and back.
+    let bank: B = bench.bank("process ", LONG).await;
+    bank.open(1).await.unwrap();
+    let mut worker =
+        bench.worker(Way::Fenced, "process ", LONG, "--tasks=100 --every=10 --compute=5 --pauses=0", &variables).await;
+    let mut said = Vec::new();
+    while let Some(line) = worker.line().await {
+        if said.len() < 2 * TIMES {
+            set(if said.len() % 2 == 0 { "+1d" } else { "-1d" });
+        }
+        said.push(line);
+    }
+    assert!(worker.child.wait().await.unwrap().success());
+    assert!(said.len() == 100 && said.iter().all(|line| line.starts_with("done")), "a lease was lost: {said:?}");
+    balanced(&[&bank], 100).await;
+    none_left::<B>(&bench).await;
+
+    // The server's clock does. Redis takes that for the end of its leases, or for a longer life; etcd does not.
+    set("+0");
+    let bench = Bench::with(engine, &variables);
+    for time in 0..TIMES {
+        let lease = short(engine);
+        let one: B = bench.bank(&format!("{time} "), lease).await;
+        let two: B = bench.bank(&format!("{time} "), lease).await;
+        one.open(1).await.unwrap();
+        let (middle, paid) = held(&one, Way::Fenced, "one").await;
+        set(&format!("+{}h", time + 1));
+        let paying = tokio::spawn({
+            let two = two.clone();
+            async move { pay(&two, Way::Fenced, &charge("two")).await }
+        });
+        sleep(lease).await;
+        middle.notify_one();
+        let _ = paid.await.unwrap();
+        paying.await.unwrap();
+        pay(&one, Way::Fenced, &charge("one")).await;
+        balanced(&[&one, &two], 2).await;
+    }
+    none_left::<B>(&bench).await;
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Charges in a task of its own, which waits in the middle of it until it is notified. Returns when it is there.
+async fn held<B: Bank>(bank: &B, way: Way, id: &str) -> (Arc<Notify>, tokio::task::JoinHandle<Result<bool, Failed>>) {
+    let (go_on, (say, says)) = (Arc::new(Notify::new()), oneshot::channel());
+    let (bank, charge, wait) = (bank.clone(), charge(id), go_on.clone());
+    let task = tokio::spawn(async move {
+        let (say, first) = (std::sync::Mutex::new(Some(say)), AtomicBool::new(true));
+        let middle = || async {
+            if first.swap(false, Relaxed) {
+                say.lock().unwrap().take().unwrap().send(()).unwrap();
+                wait.notified().await;
+            }
+        };
+        bank.pay(way, &charge, middle).await
+    });
+    says.await.expect("it comes to the middle");
+    (go_on, task)
+}
