@@ -23,7 +23,7 @@ mkdir data
 while read -r order; do
   case $order in
     start) "$@" >>log 2>&1 </dev/null & ;;
-    kill) kill -9 $!; wait ;;
+    kill) kill -9 $!; wait; find . -type s -exec rm {} + ;; # etcd does not start where its socket is
     wipe) rm -rf data; mkdir data ;;
   esac
   echo "$order"
@@ -100,11 +100,6 @@ pub struct Server {
 impl Server {
     /// Starts a server. It may not answer yet.
     pub fn start(engine: Engine) -> Result<Self, String> {
-        Self::start_with(engine, &[])
-    }
-
-    /// The same, with variables in its environment.
-    pub fn start_with(engine: Engine, variables: &[(&str, &str)]) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let program = engine.command().split(' ').next().expect("it has a name");
         let path = env::var_os("PATH").unwrap_or_default();
@@ -123,9 +118,9 @@ impl Server {
             .args(["-c", SCRIPT, "sh"])
             .arg(&directory)
             .args(engine.command().split(' '))
-            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null()) // where it would say that the server was killed
             .process_group(0)
             .spawn();
         let mut shell = shell.inspect_err(|_| drop(fs::remove_dir(&directory))).map_err(sentence)?;

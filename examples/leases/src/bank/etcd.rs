@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_mutex_lite::KeyedMutex;
 use etcd_client::{
-    Channel, Client, ConnectOptions, DeleteOptions, Error as EtcdError, GetOptions, PutOptions, Txn, TxnOp,
+    Channel, Client, ConnectOptions, DeleteOptions, Error as EtcdError, GetOptions, KeyValue, PutOptions, Txn, TxnOp,
     TxnOpResponse,
 };
 use leases::etcd::{Error, Fence, Leases};
@@ -31,6 +31,15 @@ impl Etcd {
 
     fn charge(&self, charge: &Charge) -> String {
         format!("{}account/{}/charge/{}", self.prefix, charge.account, charge.id)
+    }
+
+    /// The places in the queues of our accounts.
+    async fn places(&self) -> Result<Vec<KeyValue>, String> {
+        let all = GetOptions::new().with_prefix();
+        let mut all = self.leases.etcd.kv_client().get("lease/", Some(all)).await.map_err(sentence)?.take_kvs();
+        let ours = format!("/{}account ", self.prefix);
+        all.retain(|kv| kv.key_str().is_ok_and(|key| key.contains(&ours)));
+        Ok(all)
     }
 
     /// What an HTTP client would get, which is not worth a dependency.
@@ -160,10 +169,14 @@ impl Bank for Etcd {
     }
 
     async fn leases(&self) -> Result<usize, String> {
-        let places = GetOptions::new().with_prefix().with_keys_only();
-        let places = self.leases.etcd.kv_client().get("lease/", Some(places)).await.map_err(sentence)?;
-        let ours = format!("/{}account ", self.prefix);
-        Ok(places.kvs().iter().filter(|kv| kv.key_str().is_ok_and(|key| key.contains(&ours))).count())
+        Ok(self.places().await?.len())
+    }
+
+    async fn end_leases(&self) -> Result<(), String> {
+        for place in self.places().await? {
+            self.leases.etcd.lease_client().revoke(place.lease()).await.map_err(sentence)?;
+        }
+        Ok(())
     }
 
     async fn all_leases(&self) -> Result<usize, String> {

@@ -170,6 +170,10 @@ pub trait Bank: Clone + Send + Sync + 'static {
     #[allow(dead_code, reason = "the demonstration does not look")]
     fn leases(&self) -> impl Future<Output = Result<usize, String>> + Send;
 
+    /// Ends all leases on accounts with the prefix, as an operator may, or as the clock of a Redis does that goes ahead.
+    #[allow(dead_code, reason = "the demonstration does not interfere")]
+    fn end_leases(&self) -> impl Future<Output = Result<(), String>> + Send;
+
     /// How many leases there are in the server.
     #[allow(dead_code, reason = "the demonstration does not look")]
     fn all_leases(&self) -> impl Future<Output = Result<usize, String>> + Send;

@@ -120,6 +120,13 @@ impl Bank for Redis {
         Ok(self.keys("lease:").await?.len())
     }
 
+    async fn end_leases(&self) -> Result<(), String> {
+        for key in self.keys("lease:").await? {
+            self.ask::<()>(&Cmd::pexpire(key, 0)).await?;
+        }
+        Ok(())
+    }
+
     async fn all_leases(&self) -> Result<usize, String> {
         Ok(self.ask::<Vec<String>>(redis::cmd("KEYS").arg("lease:*")).await?.len())
     }

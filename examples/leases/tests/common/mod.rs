@@ -68,13 +68,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(engine: Engine) -> Self {
-        Self::with(engine, &[])
-    }
-
-    /// The same, with variables in the server's environment.
-    pub fn with(engine: Engine, variables: &[(&str, &str)]) -> Self {
-        let server = Server::start_with(engine, variables).unwrap();
-        Self { engine, server: Arc::new(Mutex::new(server)) }
+        Self { engine, server: Arc::new(Mutex::new(Server::start(engine).unwrap())) }
     }
 
     pub fn url(&self) -> String {
