@@ -12,6 +12,28 @@
 //!   LeaseRevoke                                  given up, and the place with it
 //! ```
 //!
+//! ```no_run
+//! # async fn example(leases: &leases::etcd::Leases, charge: &str, amount: i64) -> Result<(), leases::etcd::Error<&'static str>> {
+//! use etcd_client::TxnOp;
+//! use leases::etcd::Error;
+//!
+//! let work = |fence: leases::etcd::Fence| async move {
+//!     let (balance, done) = ("account/7/balance", format!("account/7/charge/{charge}"));
+//!     let mut kv = leases.etcd.kv_client();
+//!     if !kv.get(&*done, None).await?.kvs().is_empty() {
+//!         return Ok(()); // an attempt whose answer was lost had done it
+//!     }
+//!     let read = kv.get(balance, None).await?;
+//!     let has: i64 = read.kvs()[0].value_str()?.parse().map_err(|_| Error::Task("that is no number"))?;
+//!     if has < amount {
+//!         return Err(Error::Task("there is not enough in it"));
+//!     }
+//!     fence.write([TxnOp::put(balance, (has - amount).to_string(), None), TxnOp::put(done, "", None)]).await
+//! };
+//! leases.run("account 7", work).await // again, after a pause, if the error says `may_retry`
+//! # }
+//! ```
+//!
 //! **Time** is in whole seconds, and the server has a minimum, one and a half times its election timeout: two seconds, unless
 //! you change that. It looks twice a second for what has ended. After a change of the leader, all leases begin anew.
 //!

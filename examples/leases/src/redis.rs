@@ -10,8 +10,28 @@
 //!   if it has the token, DEL             given up
 //! ```
 //!
-//! **One server.** The lease and what it guards are on one Redis (in a cluster: in one slot, with keys like `{account 7}`).
-//! Read within the work, and never from a replica.
+//! ```no_run
+//! # async fn example(leases: &leases::redis::Leases, charge: &str, amount: i64) -> Result<(), leases::redis::Error<&'static str>> {
+//! use leases::redis::Error;
+//! use redis::Cmd;
+//!
+//! let work = |fence: leases::redis::Fence| async move {
+//!     let read = Cmd::hmget("account 7", &["balance", charge]);
+//!     let (balance, done): (i64, Option<i64>) = read.query_async(&mut leases.redis.clone()).await?;
+//!     if done.is_some() {
+//!         return Ok(()); // an attempt whose answer was lost had done it
+//!     }
+//!     if balance < amount {
+//!         return Err(Error::Task("there is not enough in it"));
+//!     }
+//!     fence.write([Cmd::hset_multiple("account 7", &[("balance", balance - amount), (charge, amount)])]).await
+//! };
+//! leases.run("account 7", work).await // again, after a pause, if the error says `may_retry`
+//! # }
+//! ```
+//!
+//! **One server.** The lease and what it guards are on one Redis, which is no cluster. Read
+//! within the work, and never from a replica.
 //!
 //! **Redis undoes nothing.** A write may be several commands. If the first fails, nothing was written. If a later one does
 //! (on a key of another type, say), those before it remain written, and you are told [`Error::Unknown`].
