@@ -30,7 +30,7 @@
 //!     }
 //!     fence.write([TxnOp::put(balance, (has - amount).to_string(), None), TxnOp::put(done, "", None)]).await
 //! };
-//! leases.run("account 7", work).await // again, after a pause, if the error says `may_retry`
+//! leases.run("account 7", work).await // once more, after a pause, if the error says `may_retry`
 //! # }
 //! ```
 //!
@@ -67,7 +67,8 @@ pub enum Error<E> {
     /// The lease ended before the work. The write that was told so did nothing, and no write is in doubt.
     Lost,
     /// The answer to a write did not come, so it may have been done, or be done yet; not any more, though, once the key has
-    /// been leased again. Try again if the work is idempotent.
+    /// been leased again. So end the work with it: written again within this lease, it might come second. Try again then, if
+    /// the work is idempotent.
     Unknown(EtcdError),
     /// The server could not be reached, or it refused. This step did nothing.
     Server(EtcdError),
@@ -76,7 +77,7 @@ pub enum Error<E> {
 }
 
 impl<E> Error<E> {
-    /// Whether trying again may help. The work must be idempotent: see [`Self::Unknown`].
+    /// Whether trying again may help, after a pause that is not the same for all. The work must be idempotent.
     pub fn may_retry(&self) -> bool {
         matches!(self, Self::Lost | Self::Unknown(_)) || matches!(self, Self::Server(error) if passing(error))
     }

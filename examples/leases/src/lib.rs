@@ -22,8 +22,8 @@
 //! **The lock here is for the queue.** Of all tasks in this process that want a key, one asks the server. They are served in
 //! FIFO order, and hold no lease while they wait, which would have to be renewed, and lost in a pause.
 //!
-//! **A retry must be idempotent**: a write whose answer did not come may have been done (`Unknown`). Give each charge an id, and
-//! write both in one step. The next lease sees what became of it: no write comes late.
+//! **A retry must be idempotent**: a write whose answer did not come may have been done (`Unknown`). Give each charge an id,
+//! and write both in one step. The next lease sees what became of it: no write comes after that.
 //!
 //! # What each promises
 //!
@@ -37,15 +37,33 @@
 //! | a restart without them, or from a backup | the money is that of the backup | the same; an old lease writes nothing | the same |
 //! | a silent network | others wait until the server's `tcp_user_timeout` | others go on after the lease; a write on its way is `Unknown`, and never late | the same |
 //! | a failover | to a synchronous standby: as a restart. To another: what was committed last may be lost | to an asynchronous replica: **what was acknowledged last may be lost, leases and money**, so that two work, and one's writes are gone. `WAIT` makes it rarer | nothing acknowledged is lost; leases begin anew |
-//! | the server's wall clock jumps | nothing | leases end early, or late; an old one writes nothing | nothing |
+//! | the server's wall clock jumps, or it evicts keys | nothing | leases end early, or late; an old one writes nothing | nothing |
 //! | order here | FIFO | FIFO | FIFO |
 //! | order between processes | PostgreSQL's queue | by chance | that of arrival |
 //! | several keys at once | yes | no | no |
 //! | a write | all of a transaction | several commands, which Redis does not undo if one fails | all of a transaction |
 //! | requests, besides the work's | 4 | 2; one each third of a lease; one each 12 ms while another process has it | 4; one each third of a lease; 2 for each place before it |
 //!
-//! Within the lease, on clocks that run at the same rate, the work alone excludes others as well: it is dropped when the time is
-//! up that the lease lasts since it was asked for. That saves work. It is the fence that saves money.
+//! The work is dropped when the time is up that the lease lasts, since it was asked for, on a monotonic clock. As long as that
+//! is in time, it excludes others, too. This saves work; it is the fence that saves money.
+//!
+//! # What it is worth
+//!
+//! `cargo run --release`: three processes, each with 150 charges, two in three of them to one account; each process is stopped
+//! twice for longer than its lease, in the worst moment. Of 18,975:
+//!
+//! | | Redis: money lost | requests for each charge | longest wait, quiet accounts | etcd: money lost | requests | wait |
+//! | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+//! | no lock | 16,109 | 2.0 | 5 ms | 16,597 | 2.0 | 127 ms |
+//! | a lease in each task | 7,110 | 33.0 | 65 ms | 6,019 | 28.6 | 2,945 ms |
+//! | behind the mutex | 6,489 | 4.4 | 278 ms | 5,234 | 7.3 | 33 ms |
+//! | behind the mutex, with the fence | 0 | 4.4 | 256 ms | 0 | 7.8 | 250 ms |
+//!
+//! A quiet account waits for up to a lease (300 ms on Redis) if a process is stopped while it has that, too.
+//!
+//! With 100 tasks of each process that wait for one account, and no pause, the mutex takes Redis from 95 requests for each charge
+//! to 4.6. It takes etcd from 8.5 to 8.0 only: who waits there has a place in a queue, and does not ask. What it saves there are
+//! the leases of those who wait: in a pause they all end, and all begin again (608 of them above, instead of 6).
 //!
 //! # Dropping the future
 //!

@@ -26,12 +26,12 @@
 //!     }
 //!     fence.write([Cmd::hset_multiple("account 7", &[("balance", balance - amount), (charge, amount)])]).await
 //! };
-//! leases.run("account 7", work).await // again, after a pause, if the error says `may_retry`
+//! leases.run("account 7", work).await // once more, after a pause, if the error says `may_retry`
 //! # }
 //! ```
 //!
-//! **One server.** The lease and what it guards are on one Redis, which is no cluster. Read
-//! within the work, and never from a replica.
+//! **One server.** The lease and what it guards are on one Redis, which is no cluster. Read within the work, and never from
+//! a replica.
 //!
 //! **Redis undoes nothing.** A write may be several commands. If the first fails, nothing was written. If a later one does
 //! (on a key of another type, say), those before it remain written, and you are told [`Error::Unknown`].
@@ -77,7 +77,8 @@ pub enum Error<E> {
     /// The lease ended before the work. The write that was told so did nothing, and no write is in doubt.
     Lost,
     /// The answer to a write did not come, so it may have been done, or be done yet; not any more, though, once the key has
-    /// been leased again. Try again if the work is idempotent.
+    /// been leased again. So end the work with it: written again within this lease, it might come second. Try again then, if
+    /// the work is idempotent.
     Unknown(RedisError),
     /// The server could not be reached, or it refused. This step did nothing.
     Server(RedisError),
@@ -86,7 +87,7 @@ pub enum Error<E> {
 }
 
 impl<E> Error<E> {
-    /// Whether trying again may help. The work must be idempotent: see [`Self::Unknown`].
+    /// Whether trying again may help, after a pause that is not the same for all. The work must be idempotent.
     pub fn may_retry(&self) -> bool {
         let passing = |error: &RedisError| error.code().map_or(error.is_io_error(), |code| PASSING.contains(&code));
         matches!(self, Self::Lost | Self::Unknown(_)) || matches!(self, Self::Server(error) if passing(error))
