@@ -63,7 +63,7 @@
 //!
 //! With 100 tasks of each process that wait for one account, and no pause, the mutex takes Redis from 95 requests for each charge
 //! to 4.6. It takes etcd from 8.5 to 8.0 only: who waits there has a place in a queue, and does not ask. What it saves there are
-//! the leases of those who wait: in a pause they all end, and all begin again (608 of them above, instead of 6).
+//! the leases of the waiters: in a pause they all end, and all begin again (608 of them above, instead of 6).
 //!
 //! # Dropping the future
 //!

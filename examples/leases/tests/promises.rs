@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -26,12 +27,12 @@ async fn one_task_of_a_process_asks_and_the_others_wait_here_in_the_order_of_arr
     let (go, gone) = tokio::sync::oneshot::channel::<()>();
     let holds = tokio::spawn(async move { other.run(0, |_| async move { Ok(gone.await.is_ok()) }).await });
     until("it is held", || async { bank.leases().await == Ok(1) }).await;
-    let mut tasks = JoinSet::new();
+    let (mut tasks, order) = (JoinSet::new(), Arc::new(Mutex::new(Vec::new())));
     for number in 0..20 {
-        let mine = bank.clone();
+        let (mine, order) = (bank.clone(), order.clone());
         tasks.spawn(async move {
-            pay(&mine, Way::Fenced, &charge(number)).await;
-            number
+            let begins = || async { order.lock().unwrap().push(number) };
+            mine.pay(Way::Fenced, &charge(number), begins).await.unwrap();
         });
         until("it is in the queue", || async {
             let mut waiting = None;
@@ -42,10 +43,8 @@ async fn one_task_of_a_process_asks_and_the_others_wait_here_in_the_order_of_arr
     }
     assert!(bank.leases().await.unwrap() <= 2, "of twenty, one asks");
     go.send(()).unwrap();
-    let mut expected = 0..20;
-    while let Some(done) = tasks.join_next().await {
-        assert_eq!(Some(done.unwrap()), expected.next());
-    }
+    tasks.join_all().await;
+    assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
     assert!(holds.await.unwrap().unwrap());
     balanced(&[&bank], 20).await;
     none_left::<B>(&bench).await;
@@ -168,7 +167,6 @@ mod on_redis {
     use leases::redis::{Error, Fence, Leases};
     use redis::{Cmd, RedisError, aio::ConnectionManager, cmd};
     use std::collections::BTreeSet;
-    use std::sync::Arc;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixStream;
     use tokio::time::Instant;
@@ -348,7 +346,6 @@ mod on_etcd {
     use super::*;
     use etcd_client::{Channel, Client, CompactionOptions, TxnOp};
     use leases::etcd::{Error, Fence, Leases};
-    use std::sync::Arc;
     use tonic::transport::Endpoint;
 
     type Told<T = ()> = Result<T, Error<&'static str>>;
