@@ -354,8 +354,10 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 async fn a_clock_that_jumps_changes_nothing<B: Bank>(engine: Engine) {
     assert!(std::fs::exists(FAKETIME).unwrap(), "libfaketime is missing: apt install libfaketime");
-    let directory = std::env::temp_dir().join(format!("leases-clock-{}-{}", std::process::id(), engine.name()));
-    std::fs::create_dir(&directory).unwrap();
+    let bench = Bench::new(engine);
+    let bank: B = bench.bank("", LONG).await;
+    let socket = bench.socket();
+    let directory = socket.parent().expect("it is in one"); // which is removed in the end
     let clock = directory.join("clock");
     let set = |offset: &str| {
         // In one step, or a half of it would be read.
@@ -369,12 +371,17 @@ async fn a_clock_that_jumps_changes_nothing<B: Bank>(engine: Engine) {
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    let bench = Bench::new(engine);
-    // The process charges, and its clock goes a day ahead, and back.
-    let bank: B = bench.bank("process ", LONG).await;
+    let says = || {
+        let date = std::process::Command::new("date").arg("+%s").envs(variables).output().unwrap();
+        String::from_utf8_lossy(&date.stdout).trim().parse::<i64>().unwrap()
+    };
+    let before = says();
+    set("+1d");
+    assert!(says() - before > 80_000, "it does not jump");
+    // The process charges, and its clock goes a day ahead, and a day back.
     bank.open(1).await.unwrap();
     let mut worker =
-        bench.worker(Way::Fenced, "process ", LONG, "--tasks=100 --every=10 --compute=5 --pauses=0", &variables).await;
+        bench.worker(Way::Fenced, "", LONG, "--tasks=100 --every=10 --compute=5 --pauses=0", &variables).await;
     let mut said = Vec::new();
     while let Some(line) = worker.line().await {
         if said.len() < 2 * TIMES {
@@ -386,8 +393,6 @@ async fn a_clock_that_jumps_changes_nothing<B: Bank>(engine: Engine) {
     assert!(said.len() == 100 && said.iter().all(|line| line.starts_with("done")), "a lease was lost: {said:?}");
     balanced(&[&bank], 100).await;
     none_left::<B>(&bench).await;
-
-    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 /// Charges in a task of its own, which waits in the middle of it until it is notified. Returns when it is there.
@@ -409,4 +414,29 @@ async fn held<B: Bank>(bank: &B, way: Way, id: &str) -> (Arc<Notify>, tokio::tas
     });
     there.notified().await;
     (go_on, task)
+}
+
+/// What no lock can promise. The page says so.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_to_an_asynchronous_replica_loses_what_was_acknowledged_fence_or_not() {
+    let (first, second) = (Bench::new(Engine::Redis), Bench::new(Engine::Redis));
+    let (master, replica): (bank::Redis, bank::Redis) = (first.bank("", LONG).await, second.bank("", LONG).await);
+    let wire = Proxy::new(&first).await;
+    let follow = async |words: [&str; 2]| {
+        let client = redis::Client::open(second.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        redis::cmd("REPLICAOF").arg(&words).exec_async(&mut connection).await.unwrap();
+    };
+    master.open(1).await.unwrap();
+    pay(&master, Way::Fenced, &charge("before")).await;
+    follow(["127.0.0.1", wire.url.rsplit(':').next().unwrap()]).await;
+    let copied = || async { replica.books(1).await.is_ok_and(|books| books.charges == 1) };
+    until("it is copied", copied).await;
+    wire.pass(true, false);
+    pay(&master, Way::Fenced, &charge("acknowledged")).await;
+    drop(first);
+    follow(["NO", "ONE"]).await;
+    let books = replica.books(1).await.unwrap();
+    assert_eq!((books.charges, books.lost), (1, 0), "the charge is not there, and the books know nothing of it");
 }
