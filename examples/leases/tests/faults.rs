@@ -17,6 +17,9 @@ use common::{
     Bench, LONG, PATIENCE, Proxy, TIMES, balanced, charge, connect, kind, none_left, pay, polled, settled, short, until,
 };
 
+/// What restarts, so many at a time.
+const SERVERS: usize = 4;
+
 on_each_engine! {
     a_process_that_is_stopped_beyond_its_lease_loses_nothing_with_the_fence_and_money_without
     a_process_that_is_killed_keeps_the_others_waiting_for_at_most_a_lease
@@ -105,11 +108,9 @@ async fn a_process_that_is_killed_keeps_the_others_waiting_for_at_most_a_lease<B
 }
 
 async fn a_server_that_restarts_with_its_data_costs_retries_and_no_money<B: Bank>(engine: Engine) {
-    let bench = Bench::new(engine);
-    let failed = Arc::new(AtomicUsize::new(0));
-    for time in 0..TIMES {
-        let one: B = bench.bank(&format!("{time} "), short(engine)).await;
-        let two: B = bench.bank(&format!("{time} "), short(engine)).await;
+    async fn restarts<B: Bank>(bench: &Bench, time: usize, failed: &Arc<AtomicUsize>) {
+        let one: B = bench.bank(&format!("{time} "), short(bench.engine)).await;
+        let two: B = bench.bank(&format!("{time} "), short(bench.engine)).await;
         one.open(1).await.unwrap();
         let (mut tasks, done) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
         for number in 0..20 {
@@ -132,10 +133,22 @@ async fn a_server_that_restarts_with_its_data_costs_retries_and_no_money<B: Bank
         tasks.join_all().await;
         balanced(&[&one, &two], 20).await;
     }
+    let failed = Arc::new(AtomicUsize::new(0));
+    let mut servers = JoinSet::new();
+    for server in 0..SERVERS {
+        let failed = failed.clone();
+        servers.spawn(async move {
+            let bench = Bench::new(engine);
+            for time in (server..TIMES).step_by(SERVERS) {
+                restarts::<B>(&bench, time, &failed).await;
+            }
+            none_left::<B>(&bench).await;
+        });
+    }
+    servers.join_all().await;
     let failed = failed.load(Relaxed);
     println!("{TIMES} restarts: {failed} failed, and were tried again");
     assert!(failed > 0, "the server was restarted when nothing happened");
-    none_left::<B>(&bench).await;
 }
 
 async fn a_server_that_restarts_without_its_data_does_not_let_an_old_lease_write<B: Bank>(engine: Engine) {
@@ -157,18 +170,23 @@ async fn a_server_that_restarts_without_its_data_does_not_let_an_old_lease_write
         pay(&one, way, &charge("one")).await;
         settled(&[&one, &two], 2).await.lost
     }
-    let bench = Bench::new(engine);
-    let (mut with, mut without) = (0, 0);
-    for time in 0..TIMES {
-        with += forgotten::<B>(&bench, Way::Fenced, time).await;
-        if time % 4 == 0 {
-            without += forgotten::<B>(&bench, Way::Unfenced, time).await;
-        }
+    let mut servers = JoinSet::new();
+    for server in 0..SERVERS {
+        servers.spawn(async move {
+            let bench = Bench::new(engine);
+            let (mut with, mut without) = (0, 0);
+            for time in (server..TIMES).step_by(SERVERS) {
+                with += forgotten::<B>(&bench, Way::Fenced, time).await;
+            }
+            without += forgotten::<B>(&bench, Way::Unfenced, 0).await;
+            none_left::<B>(&bench).await;
+            (with, without)
+        });
     }
-    println!("lost with the fence: {with}, without: {without}");
-    assert_eq!(with, 0);
-    assert!(without > 0, "this test cannot fail");
-    none_left::<B>(&bench).await;
+    let lost = servers.join_all().await;
+    println!("lost with the fence, and without: {lost:?}");
+    assert_eq!(lost.iter().map(|(with, _)| with).sum::<i64>(), 0);
+    assert!(lost.iter().map(|(_, without)| without).sum::<i64>() > 0, "this test cannot fail");
 }
 
 async fn a_network_that_goes_silent_between_writes_ends_the_work<B: Bank>(engine: Engine) {
