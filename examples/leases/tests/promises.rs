@@ -59,8 +59,9 @@ async fn the_limit_is_kept_here_and_there<B: Bank>(engine: Engine) {
     let holds = tokio::spawn(async move { other.run(0, |_| async move { Ok(gone.await.is_ok()) }).await });
     until("it is held", || async { bank.leases().await == Ok(1) }).await;
     let (one, two) = (charge("there"), charge("here"));
-    let (there, here) =
-        tokio::join!(bank.pay(Way::Fenced, &one, || async {}), bank.pay(Way::Fenced, &two, || async {}));
+    let both =
+        async { tokio::join!(bank.pay(Way::Fenced, &one, || async {}), bank.pay(Way::Fenced, &two, || async {})) };
+    let (there, here) = timeout(PATIENCE, both).await.expect("the limit is kept");
     assert_eq!((kind(&there), kind(&here)), (Kind::TimedOut, Kind::TimedOut));
     until("the place there is given up", || async { bank.leases().await == Ok(1) }).await;
     go.send(()).unwrap();
