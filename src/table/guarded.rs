@@ -1,6 +1,5 @@
 //! What the lock of a shard guards: some of the locked keys and their waiters, and what is done to them under that lock.
 
-use core::mem;
 use core::task::Waker;
 
 use super::queue::{Kind, List, NONE, Nodes, State, Turn};
@@ -204,12 +203,12 @@ impl<K> Table<K> {
     /// Puts the watchers of a removed slot into the batch, and, if that was the last slot, those of the shard.
     #[cfg(feature = "idle")]
     fn tell(&mut self, of_slot: u32, batch: &mut List) {
-        let of_all = if self.slots.len() == 0 { mem::replace(&mut self.watchers, NONE) } else { NONE };
+        let of_all = if self.slots.len() == 0 { core::mem::replace(&mut self.watchers, NONE) } else { NONE };
         for mut last in [of_all, of_slot] {
             while last != NONE {
                 let node = self.nodes.node(last);
                 node.state = State::Granted;
-                node.next = mem::replace(&mut batch.head, last);
+                node.next = core::mem::replace(&mut batch.head, last);
                 last = node.prev;
             }
         }
