@@ -343,11 +343,11 @@ fn futures_are_small() {
     // Three keys and the places for them, and no second time.
     let mutex = Arc::new(KeyedMutex::<u64>::new());
     let size = size_of_val(&mutex.arc().lock_many([1, 2, 3]));
-    goal("bytes of the future of `lock_many_arc`, three u64 keys", "at most 360", size as f64, 360.0);
+    goal("bytes of the future of `arc().lock_many`, three u64 keys", "at most 360", size as f64, 360.0);
     for (what, size) in [
         ("the future of `lock_many`, three u64 keys", size_of_val(&mutex.lock_many([1, 2, 3]))),
-        ("the future of `lock_unless` with an empty signal", size_of_val(&mutex.lock(1).unless(async {}))),
-        ("the future of `lock_arc_unless`, the same", size_of_val(&mutex.arc().lock(1).unless(async {}))),
+        ("the future of `lock`, `unless` an empty signal", size_of_val(&mutex.lock(1).unless(async {}))),
+        ("the future of `arc().lock`, the same", size_of_val(&mutex.arc().lock(1).unless(async {}))),
         ("the future of `lock`, String", size_of_val(&names.lock(String::new()))),
         ("the future of `run` of an empty task, u64", size_of_val(&numbers.run(0, async || ()))),
         ("a ticket, u64", size_of_val(&numbers.ticket(0))),
@@ -355,5 +355,55 @@ fn futures_are_small() {
         ("a mutex", size_of_val(&numbers)),
     ] {
         println!("| bytes of {what} | | {size} | |");
+    }
+}
+
+/// A future holds what it is given once as it is given it, and once as it is used.
+#[test]
+fn a_future_that_is_given_something_large_holds_it_no_more_often_than_twice() {
+    const LARGE: usize = 4_100;
+    let mutex = KeyedMutex::<u64>::new();
+    let large = [7_u8; LARGE];
+    // What a job owns as long as it runs.
+    let job = move || async move {
+        std::future::ready(()).await;
+        Ok::<_, ()>(large[0])
+    };
+    async fn locked(mutex: &KeyedMutex<u64>, large: [u8; LARGE]) -> u8 {
+        let _guard = mutex.lock(1).await;
+        std::future::ready(()).await;
+        large[0]
+    }
+    async fn ran(mutex: &KeyedMutex<u64>, large: [u8; LARGE]) -> u8 {
+        let job = move || async move {
+            std::future::ready(()).await;
+            large[0]
+        };
+        mutex.run(1, job).await.unwrap()
+    }
+    let guard = mutex.try_lock(2).unwrap();
+    for (what, goal_of, size) in [
+        ("an `async fn` with a job of 4.1 KB, around `lock`", 8_400, size_of_val(&locked(&mutex, large))),
+        ("the same around `run`", 12_600, size_of_val(&ran(&mutex, large))),
+        ("`run` of such a job", 8_400, size_of_val(&mutex.run(1, job))),
+        ("`run_or_stop` of it", 8_400, size_of_val(&mutex.run_or_stop(1, job))),
+        ("`run` of it with a ticket", 8_400, size_of_val(&mutex.ticket(1).run(job))),
+        ("`run_or_stop` of it with a ticket", 8_400, size_of_val(&mutex.ticket(1).run_or_stop(job))),
+        ("`run_or_stop` of it with a guard", 8_400, size_of_val(&guard.run_or_stop(job))),
+        ("`lock`, `unless` such a signal", 8_400, size_of_val(&mutex.lock(1).unless(job()))),
+        ("`run` of a job that makes it", 4_300, {
+            let job = || async {
+                let large = [7_u8; LARGE];
+                std::future::ready(()).await;
+                large[0]
+            };
+            size_of_val(&mutex.run(1, job))
+        }),
+        ("`run` of a job that is pinned elsewhere", 200, {
+            let job = std::pin::pin!(job());
+            size_of_val(&mutex.run(1, || job))
+        }),
+    ] {
+        goal(&format!("bytes of {what}"), &format!("at most {goal_of}"), size as f64, f64::from(goal_of));
     }
 }
