@@ -11,7 +11,7 @@ impl Outside {
     /// Calls the carrier, or the bank of a wallet, and waits for the answer.
     pub async fn ask(&self, name: &str) {
         let mut hanging = self.0.subscribe();
-        hanging.wait_timeout(|hanging| !hanging.contains(name)).await.expect("the shop owns the sender");
+        hanging.wait_for(|hanging| !hanging.contains(name)).await.expect("the shop owns the sender");
     }
 
     pub fn hang(&self, name: &'static str) {
