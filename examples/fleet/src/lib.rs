@@ -204,7 +204,10 @@ impl Fleet {
 }
 
 /// What is given back in the end: the connection, then the keys here, so that the next one finds it in the pool.
-struct Held(Option<(PoolConnection<Postgres>, Guards<Arc<KeyedMutex<String>>>)>);
+struct Held(Option<(PoolConnection<Postgres>, Keys)>);
+
+/// The keys that are locked here.
+type Keys = Guards<Arc<KeyedMutex<String>>>;
 
 impl Drop for Held {
     /// Rolls back what was given up midway, even if sqlx has done so: it forgets a BEGIN that was not answered yet.

@@ -21,7 +21,7 @@ async fn only_the_head_of_the_queue_of_a_key_has_a_connection_and_the_order_is_t
         let (other, mut gone) = (other.clone(), gone.clone());
         async move {
             let work = async |_: &mut PgConnection| {
-                gone.wait_timeout(|go| *go).await.unwrap();
+                gone.wait_for(|go| *go).await.unwrap();
                 Ok(())
             };
             other.run(["account 0"], work).await as Outcome
