@@ -1,0 +1,9 @@
+//! The tests of the fleet, against real servers. One program, because that builds in less time, and runs in less.
+
+mod bench;
+mod network;
+
+// What is promised, when nothing goes wrong and when something does.
+mod end;
+mod faults;
+mod promises;
