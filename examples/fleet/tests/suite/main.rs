@@ -7,3 +7,4 @@ mod network;
 mod end;
 mod faults;
 mod promises;
+mod sessions;
