@@ -8,3 +8,4 @@ mod end;
 mod faults;
 mod promises;
 mod sessions;
+mod codes;
