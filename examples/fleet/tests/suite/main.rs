@@ -9,3 +9,4 @@ mod faults;
 mod promises;
 mod sessions;
 mod codes;
+mod limits;
