@@ -10,3 +10,4 @@ mod promises;
 mod sessions;
 mod codes;
 mod limits;
+mod silence;
