@@ -11,3 +11,4 @@ mod sessions;
 mod codes;
 mod limits;
 mod silence;
+mod pooler;
