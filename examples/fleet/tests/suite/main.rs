@@ -12,3 +12,4 @@ mod codes;
 mod limits;
 mod silence;
 mod pooler;
+mod failover;
