@@ -3,8 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use fleet::Error;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, query, query_as, query_scalar};
 
 /// What is in each account at first.
 const OPENING: i64 = 1_000_000;
@@ -36,17 +37,24 @@ pub fn charges(process: usize, count: usize, accounts: i32) -> impl Iterator<Ite
 }
 
 /// Reads, computes and writes, which is what needs a lock. It is idempotent: a charge that is tried twice is done once.
-pub async fn charge(db: &mut PgConnection, charge: &Charge, compute: Duration) -> sqlx::Result<()> {
+///
+/// No statement has a name, so a pooler may stand before the server.
+pub async fn charge(db: &mut PgConnection, charge: &Charge, compute: Duration) -> Result<(), Error<String>> {
+    let Charge { id, account, amount } = charge;
     let insert = "INSERT INTO charges (id, account, amount) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    let insert = sqlx::query(insert).bind(&charge.id).bind(charge.account).bind(charge.amount);
+    let insert = query(insert).persistent(false).bind(id).bind(account).bind(amount);
     if insert.execute(&mut *db).await?.rows_affected() == 0 {
-        return Ok(()); // an attempt whose answer was lost had done it
+        let done = query_as("SELECT account, amount FROM charges WHERE id = $1").persistent(false).bind(id);
+        return match done.fetch_one(db).await? {
+            done if done == (*account, *amount) => Ok(()), // an attempt whose answer was lost had done it
+            (account, amount) => Err(Error::Task(format!("{id} has charged account {account} with {amount}"))),
+        };
     }
-    let read = sqlx::query_scalar("SELECT balance FROM accounts WHERE id = $1").bind(charge.account);
+    let read = query_scalar("SELECT balance FROM accounts WHERE id = $1").persistent(false).bind(account);
     let balance: i64 = read.fetch_one(&mut *db).await?;
     tokio::time::sleep(compute).await;
-    let write = sqlx::query("UPDATE accounts SET balance = $2 WHERE id = $1");
-    write.bind(charge.account).bind(balance - charge.amount).execute(&mut *db).await?;
+    let write = query("UPDATE accounts SET balance = $2 WHERE id = $1").persistent(false);
+    write.bind(account).bind(balance - amount).execute(db).await?;
     Ok(())
 }
 
@@ -75,5 +83,5 @@ pub async fn books(db: &mut PgConnection) -> sqlx::Result<(i64, i64, i64)> {
             coalesce(sum(abs(charged - ($1 - balance))), 0)::bigint
         FROM (SELECT balance, count(charges.id), coalesce(sum(amount), 0) AS charged
             FROM accounts LEFT JOIN charges ON account = accounts.id GROUP BY accounts.id) AS each";
-    sqlx::query_as(sql).bind(OPENING).fetch_one(db).await
+    query_as(sql).bind(OPENING).fetch_one(db).await
 }

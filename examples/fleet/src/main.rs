@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20)]
     accounts: i32,
     /// Connections that each process may have
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// Milliseconds from one charge to the next, in each process
     #[arg(long, default_value_t = 4)]
@@ -105,7 +105,7 @@ fn demonstrate(arguments: &Arguments) -> Result<ExitCode, String> {
         Some(_) => None,
         None => {
             bar.set_message("starting PostgreSQL");
-            Some(Server::start()?)
+            Some(Server::start(None, "")?)
         }
     };
     let url = arguments.database.clone().unwrap_or_else(|| server.as_ref().expect("it was started").url());

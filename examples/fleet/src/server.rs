@@ -4,7 +4,6 @@
 //! process is killed. It has its own process group, so that ctrl-c at the terminal does not reach it first. The server
 //! listens on a socket in its directory, and nowhere else. It does not flush to the disk: the data is not needed later.
 
-use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::process::CommandExt;
@@ -14,9 +13,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
 const SCRIPT: &str = r#"
-bin=$1 dir=$2
+bin=$1 dir=$2 like=$3 more=$4
 {
-  "$bin/initdb" -D "$dir/data" -U fleet -A trust -E UTF8 --locale=C --no-sync --no-instructions &&
+  if [ -n "$like" ]; then
+    cp -r "$like/data" "$dir/data"
+  else
+    "$bin/initdb" -D "$dir/data" -U fleet -A trust -E UTF8 --locale=C --wal-segsize=1 --no-sync --no-instructions
+  fi &&
   cat >>"$dir/data/postgresql.conf" <<CONF &&
 listen_addresses = ''
 unix_socket_directories = '$dir'
@@ -25,11 +28,15 @@ max_connections = 60
 shared_buffers = 16MB
 fsync = off
 CONF
-  "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w start
-} >"$dir/setup.log" 2>&1 </dev/null && echo ready || { cat "$dir/setup.log" "$dir/server.log"; exec >&-; }
+  "$bin/pg_ctl" -D "$dir/data" -l "$dir/data.log" -w start &&
+  eval "$more"
+} >"$dir/setup.log" 2>&1 </dev/null && echo ready || { cat "$dir/setup.log" "$dir"/*.log; exec >&-; }
 read -r _ # until the other end is closed
-"$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
+for data in "$dir"/*/PG_VERSION; do
+  "$bin/pg_ctl" -D "${data%/*}" -m immediate -w stop >/dev/null 2>&1
+done
 rm -rf "$dir"
+kill -9 0 # and what runs beside the servers
 "#;
 
 pub struct Server {
@@ -40,8 +47,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a database and starts it.
-    pub fn start() -> Result<Self, String> {
+    /// Makes a database and starts it, or begins with a copy of another one, which must not be running.
+    ///
+    /// There may be `more` to the script, in which `$bin` and `$dir` are where PostgreSQL's programs and the server's files
+    /// are. What it starts ends with the server: other servers whose files are in `$dir`, and what runs in the background.
+    pub fn start(like: Option<&Self>, more: &str) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let bin = programs()?;
         let user = if is_root() { Some(unprivileged_user()?) } else { None };
@@ -54,7 +64,8 @@ impl Server {
         }
         let shell = command("sh", user)
             .args(["-c", SCRIPT, "sh"])
-            .args([&bin, &directory])
+            .args([&bin, &directory, &like.map_or(PathBuf::new(), |like| like.directory.clone())])
+            .arg(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -77,17 +88,25 @@ impl Server {
         format!("postgres://fleet@localhost/postgres?host={}", self.directory.display())
     }
 
+    /// Where its sockets are.
+    #[allow(dead_code, reason = "the demonstration has no need of it")]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs a line of the shell as the server's user, with `$bin` and `$dir` as above.
+    #[allow(dead_code, reason = "the demonstration does not")]
+    pub fn shell(&self, line: &str) {
+        let mut shell = command("sh", self.user);
+        shell.args(["-euc", &format!("bin=$1 dir=$2; {line}"), "sh"]).args([&self.bin, &self.directory]);
+        let status = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()), "this fails: {line}");
+    }
+
     /// Restarts the server: `fast` disconnects all clients, `immediate` is like a crash.
     #[allow(dead_code, reason = "the demonstration does not")]
     pub fn restart(&self, mode: &str) {
-        let status = command(self.bin.join("pg_ctl"), self.user)
-            .args([OsString::from("-D"), self.directory.join("data").into()])
-            .args([OsString::from("-l"), self.directory.join("server.log").into()])
-            .args(["-m", mode, "-w", "restart"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        assert!(status.is_ok_and(|status| status.success()), "the server does not restart");
+        self.shell(&format!(r#""$bin/pg_ctl" -D "$dir/data" -l "$dir/data.log" -m {mode} -w restart"#));
     }
 }
 
@@ -117,6 +136,8 @@ fn programs() -> Result<PathBuf, String> {
     debian.sort_by_key(|path| std::cmp::Reverse(version(path)));
     let mut places = env::split_paths(&path).chain(debian.into_iter().map(|path| path.join("bin")));
     let found = places.find(|place| place.join("initdb").is_file() && place.join("pg_ctl").is_file());
+    // On the PATH there may be links to these two alone.
+    let found = found.and_then(|place| Some(place.join("initdb").canonicalize().ok()?.parent()?.to_owned()));
     found.ok_or_else(|| {
         "There is no PostgreSQL here. Install the package `postgresql` (apt install postgresql), or name a running \
          database: --database URL"

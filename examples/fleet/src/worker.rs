@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::bank::{self, Charge};
 
-/// A limit on waiting that no demonstration reaches.
+/// A limit that no demonstration reaches.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Three ways to charge an account.
@@ -133,7 +133,13 @@ async fn work_on(job: Job, going: oneshot::Receiver<()>) -> Result<(), Error<Str
         .test_before_acquire(false)
         .connect_with(options)
         .await?;
-    let fleet = Fleet { mutex: Arc::new(KeyedMutex::new()), pool: pool.clone(), limit: LIMIT };
+    let fleet = Fleet {
+        mutex: Arc::new(KeyedMutex::new()),
+        pool: pool.clone(),
+        limit: LIMIT,
+        work_limit: Some(LIMIT),
+        commit_limit: Some(LIMIT),
+    };
     println!("ready");
     let _ = going.await;
 
@@ -181,7 +187,7 @@ async fn pay(fleet: &Fleet, charge: &Charge, job: &Job, counts: &Counts) -> Resu
             retry(9, || async {
                 let work = async |db: &mut _| {
                     begin();
-                    Ok(bank::charge(db, charge, compute).await?)
+                    bank::charge(db, charge, compute).await
                 };
                 fleet.run([charge.key()], work).await
             })
@@ -191,8 +197,8 @@ async fn pay(fleet: &Fleet, charge: &Charge, job: &Job, counts: &Counts) -> Resu
             let mut connection = fleet.pool.acquire().await?;
             let mut transaction = connection.begin().await?;
             if way == Way::Advisory {
-                let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(charge.key());
-                lock.execute(&mut *transaction).await?;
+                let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").persistent(false);
+                lock.bind(charge.key()).execute(&mut *transaction).await?;
             }
             begin();
             bank::charge(&mut transaction, charge, compute).await?;

@@ -1,18 +1,21 @@
 //! A server, fleets on it, and what must hold when all is over.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 #[path = "../../src/bank.rs"]
 pub mod bank;
 #[path = "../../src/server.rs"]
 mod server;
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_mutex_lite::KeyedMutex;
 use fleet::{Error, Fleet};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use bank::Charge;
@@ -22,22 +25,47 @@ use server::Server;
 pub const TIMES: usize = 20;
 /// Only a test that fails takes so long: this machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-const SCHEMA: &str = "test";
+pub const SCHEMA: &str = "test";
 
 pub type Outcome = Result<(), Error<String>>;
+
+/// A new database, which each test gets a copy of: to make one takes longer than to start a server.
+static NEW: LazyLock<Server> =
+    LazyLock::new(|| Server::start(None, r#""$bin/pg_ctl" -D "$dir/data" -m fast -w stop"#).unwrap());
 
 /// A server of the test's own.
 pub struct Bench {
     server: Arc<Server>,
+    port: AtomicU16,
 }
 
 impl Bench {
     pub fn new() -> Self {
-        Self { server: Arc::new(Server::start().unwrap()) }
+        Self::with("")
+    }
+
+    /// With more than a server: see [`Server::start`].
+    pub fn with(more: &str) -> Self {
+        Self { server: Arc::new(Server::start(Some(&NEW), more).unwrap()), port: AtomicU16::new(5432) }
     }
 
     pub fn url(&self) -> String {
-        self.server.url()
+        self.url_of(self.port.load(Relaxed))
+    }
+
+    /// The address of a server, or of a pooler.
+    pub fn url_of(&self, port: u16) -> String {
+        self.server.url().replace("@localhost/", &format!("@localhost:{port}/"))
+    }
+
+    /// The socket of a server, or of a pooler.
+    pub fn socket(&self, port: u16) -> PathBuf {
+        self.server.directory().join(format!(".s.PGSQL.{port}"))
+    }
+
+    /// From now on another server has the books.
+    pub fn lead_to(&self, port: u16) {
+        self.port.store(port, Relaxed);
     }
 
     /// Opens the books anew.
@@ -47,7 +75,11 @@ impl Bench {
 
     /// A connection of the test's own, to look on and to do harm.
     pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect_with(&bank::options(&self.url(), SCHEMA, "test").unwrap()).await.unwrap()
+        self.connect_to(&self.url()).await
+    }
+
+    pub async fn connect_to(&self, url: &str) -> PgConnection {
+        PgConnection::connect_with(&bank::options(url, SCHEMA, "test").unwrap()).await.unwrap()
     }
 
     pub async fn execute(&self, sql: &str) {
@@ -56,14 +88,17 @@ impl Bench {
 
     /// What a process would have: a mutex and a pool.
     pub fn fleet(&self, name: &str, connections: u32) -> Fleet {
-        let options = bank::options(&self.url(), SCHEMA, name).unwrap();
-        let pool = PgPoolOptions::new().max_connections(connections).connect_lazy_with(options);
-        Fleet { mutex: Arc::new(KeyedMutex::new()), pool, limit: PATIENCE }
+        fleet_at(&self.url(), name, connections)
     }
 
     pub async fn restart(&self, mode: &'static str) {
         let server = self.server.clone();
         tokio::task::spawn_blocking(move || server.restart(mode)).await.unwrap();
+    }
+
+    pub async fn shell(&self, line: &str) {
+        let (server, line) = (self.server.clone(), line.to_owned());
+        tokio::task::spawn_blocking(move || server.shell(&line)).await.unwrap();
     }
 
     /// Waits until `sql` says so.
@@ -125,12 +160,43 @@ impl Bench {
     }
 }
 
+/// The same, by way of something that stands before the server.
+pub fn fleet_at(url: &str, name: &str, connections: u32) -> Fleet {
+    fleet_with(url, name, PgPoolOptions::new().max_connections(connections))
+}
+
+pub fn fleet_with(url: &str, name: &str, pool: PgPoolOptions) -> Fleet {
+    let pool = pool.connect_lazy_with(bank::options(url, SCHEMA, name).unwrap());
+    let (work_limit, commit_limit) = (Some(PATIENCE), Some(PATIENCE));
+    Fleet { mutex: Arc::new(KeyedMutex::new()), pool, limit: PATIENCE, work_limit, commit_limit }
+}
+
 pub fn charge(id: impl ToString, account: i32) -> Charge {
     Charge { id: id.to_string(), account, amount: 7 }
 }
 
 /// Charges once. A retry may call it again.
 pub async fn pay(fleet: &Fleet, charge: &Charge) -> Outcome {
-    let work = async |db: &mut _| Ok(bank::charge(db, charge, Duration::from_millis(1)).await?);
+    let work = async |db: &mut _| bank::charge(db, charge, Duration::from_millis(1)).await;
     fleet.run([charge.key()], work).await
+}
+
+/// Holds the key of account 0 in both layers, in the middle of a charge, until it is told to go on.
+pub async fn hold(fleet: &Fleet, id: &str) -> (oneshot::Sender<()>, JoinHandle<Outcome>) {
+    holding(fleet, charge(id, 0)).await
+}
+
+pub async fn holding(fleet: &Fleet, charge: Charge) -> (oneshot::Sender<()>, JoinHandle<Outcome>) {
+    let ((release, released), (say, says)) = (oneshot::channel::<()>(), oneshot::channel());
+    let fleet = fleet.clone();
+    let task = tokio::spawn(async move {
+        let work = async |db: &mut PgConnection| {
+            say.send(()).unwrap();
+            let _ = released.await;
+            bank::charge(db, &charge, Duration::ZERO).await
+        };
+        fleet.run([charge.key()], work).await
+    });
+    says.await.unwrap();
+    (release, task)
 }

@@ -1,0 +1,15 @@
+//! The tests of the fleet, against real servers. One program, because that builds in less time, and runs in less.
+
+mod bench;
+mod network;
+
+// What is promised, when nothing goes wrong and when something does.
+mod end;
+mod faults;
+mod promises;
+mod sessions;
+mod codes;
+mod limits;
+mod silence;
+mod pooler;
+mod failover;
