@@ -33,7 +33,8 @@ use crate::table::Sharing;
 /// after it: a later call with a higher limit may share the key with it. (So `at_most(1)` is not the same as exclusive.)
 ///
 /// A shared lock cannot be upgraded: two holders that tried to at the same time would deadlock. Drop it, lock the key
-/// exclusively, and check again what the key guards.
+/// exclusively, and check again what the key guards. (With [two keys](crate::guide::recipes#upgrade-from-shared-to-exclusive)
+/// it can.)
 ///
 /// # Deadlocks
 ///

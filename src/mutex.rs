@@ -210,7 +210,7 @@ impl<K, S> KeyedMutex<K, S> {
 impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// Locks a key exclusively, waiting for it if necessary, and returns a guard that unlocks it when dropped.
     ///
-    /// The future takes its place in the queue at its first poll. Your `key` value is dropped then if somebody else holds
+    /// The future takes its place in the queue at its first poll. Your `key` value is dropped then if another caller holds
     /// that key, and otherwise when the key is unlocked. Besides `.await`, there are [other ways to wait](Lock). See the
     /// type for [fairness](Self#fairness), [cancel safety](Self#cancel-safety) and [deadlocks](Self#deadlocks).
     ///

@@ -16,8 +16,8 @@ use crate::table::Turn;
 /// that failed, panicked or was dropped midway, or by one of the `stop` methods. The job, if there was one, was not
 /// called.
 ///
-/// The error does not say which of these it was. You can keep a flag of your own, but it is not exact: by the time you
-/// read it, a later stop may already have set it.
+/// The error does not say which of these it was. A flag of your own is not exact, since a later stop may have set it by
+/// the time you read it: a [recipe](crate::guide::recipes#why-a-wait-was-stopped) shows what is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stopped;
 
@@ -240,7 +240,7 @@ impl<H: Handle> Guard<H> {
 
 /// Holds a key while a job runs. If it is dropped before the end, in a panic or midway, it stops the waiters.
 ///
-/// (Those who run a job do with it what [`Guard::run_or_stop`] does: to await that would make their futures larger by
+/// (Each way to run a job does with it what [`Guard::run_or_stop`] does: to await that would make their futures larger by
 /// another copy of the job.)
 pub(crate) struct StopOnDrop<H: Handle>(Option<Guard<H>>);
 

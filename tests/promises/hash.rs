@@ -114,7 +114,8 @@ impl Hasher for Identity {
 #[test]
 fn regular_keys_are_hardly_ever_compared_even_if_their_hasher_is_the_identity() {
     const KEYS: u64 = 5_000;
-    let patterns: [(&str, fn(u64) -> u64); 18] = [
+    type Pattern = (&'static str, fn(u64) -> u64);
+    let patterns: [Pattern; 18] = [
         ("x", |x| x),
         ("-x", u64::wrapping_neg),
         ("x * 1000", |x| x * 1_000),

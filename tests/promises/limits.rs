@@ -58,7 +58,7 @@ fn a_wide_claim_does_not_overtake_a_narrow_one_that_waits_nor_one_that_is_exclus
 fn a_narrow_claim_that_leaves_lets_in_the_wide_ones_behind_it() {
     let mutex = KeyedMutex::<u8>::new();
     let held = now(mutex.at_most(1).lock(1));
-    let mut narrow = waiting(mutex.at_most(1).lock(1));
+    let narrow = waiting(mutex.at_most(1).lock(1));
     let (mut wide, mut narrow_too) = (waiting(mutex.at_most(2).lock(1)), waiting(mutex.at_most(2).lock(1)));
     drop(narrow);
     assert_eq!((wide.wakes(), narrow_too.wakes()), (1, 0));
