@@ -1,7 +1,7 @@
 //! Guards: granted claims, which unlock their keys when they are dropped.
 
 use alloc::vec::Vec;
-use core::mem;
+use core::iter;
 
 use crate::claim::{Claim, Handle, print_name};
 use crate::table::{Change, Turn, each};
@@ -80,7 +80,7 @@ pub struct Guards<H: Handle>(pub(crate) Vec<Claim<H>>);
 
 impl<H: Handle> Drop for Guards<H> {
     fn drop(&mut self) {
-        each(&mut mem::take(&mut self.0).into_iter(), drop);
+        each(&mut iter::from_fn(|| self.0.pop()), drop);
     }
 }
 
