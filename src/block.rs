@@ -2,7 +2,6 @@
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
-use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::time::Instant;

@@ -2,7 +2,6 @@
 //! `lock`.
 
 use core::fmt;
-use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::marker::PhantomData;
 use core::ops::Deref;

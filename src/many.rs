@@ -1,7 +1,6 @@
 //! Several keys at once.
 
 use alloc::vec::Vec;
-use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};

@@ -178,15 +178,8 @@ impl<K, S> KeyedMutex<K, S> {
     /// smol::spawn(async move { drop(guard) }).await;
     /// # });
     /// ```
-    #[doc(alias(
-        "lock_arc",
-        "try_lock_arc",
-        "ticket_arc",
-        "ticket_arc_if",
-        "lock_many_arc",
-        "lock_shared_arc",
-        "lock_owned"
-    ))]
+    #[doc(alias("lock_arc", "try_lock_arc", "ticket_arc", "ticket_arc_if"))]
+    #[doc(alias("lock_many_arc", "lock_shared_arc", "lock_owned"))]
     pub fn arc(self: &Arc<Self>) -> Mode<Arc<Self>> {
         Mode { mutex: self.clone(), sharing: None }
     }

@@ -3,7 +3,6 @@
 use core::borrow::Borrow;
 use core::error::Error;
 use core::fmt;
-use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 
 use crate::claim::{Acquire, Claim, Handle};

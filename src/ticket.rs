@@ -1,6 +1,5 @@
 //! Tickets: queueing now, and waiting later.
 
-use core::future::Future;
 use core::hash::{BuildHasher, Hash};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};

@@ -1,6 +1,6 @@
 //! The ways to wait other than `.await`: of `lock`, of tickets, and of `lock_many`.
 
-use core::future::{Future, poll_fn};
+use core::future::poll_fn;
 use core::pin::{Pin, pin};
 use core::task::Poll;
 
@@ -52,15 +52,8 @@ macro_rules! ways_to_wait {
             /// # Cancel safety
             ///
             /// As without a signal, which is dropped, too.
-            #[doc(alias(
-                "lock_unless",
-                "lock_arc_unless",
-                "timeout",
-                "lock_timeout",
-                "lock_with_timeout",
-                "cancel",
-                "abort"
-            ))]
+            #[doc(alias("lock_unless", "lock_arc_unless", "cancel", "abort"))]
+            #[doc(alias("timeout", "lock_timeout", "lock_with_timeout"))]
             pub fn unless<T>(self, signal: impl Future<Output = T>) -> impl Future<Output = Result<$output, T>> {
                 crate::wait::unless(self, signal)
             }
