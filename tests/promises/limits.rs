@@ -1,11 +1,9 @@
 //! The limit of a shared lock belongs to the call: it may differ from caller to caller, and change.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::thread;
 
-use crate::common::{Cell, limited, now, waiting};
+use crate::common::{now, waiting};
 use async_mutex_lite::{KeyState, KeyedMutex};
-use futures_lite::future::{block_on, or};
 
 #[track_caller]
 fn stands(state: KeyState, holders: usize, shared: bool, waiting: usize) {
@@ -136,6 +134,10 @@ fn what_a_shared_holder_stops_leaves_the_queue_and_the_other_holders_stay() {
 #[test]
 #[cfg(all(feature = "std", not(target_family = "wasm")))]
 fn as_many_share_a_key_as_the_widest_claim_allows_and_none_beside_an_exclusive_one() {
+    use crate::common::{Cell, limited};
+    use futures_lite::future::{block_on, or};
+    use std::thread;
+
     const KEYS: usize = 3;
     limited(|| {
         let (mutex, inside) = (&KeyedMutex::<usize>::new(), &[const { Cell::new() }; KEYS]);
