@@ -1,7 +1,6 @@
 //! A claim on a key, from taking a place to giving it up: what guards, tickets and futures are made of; and the future of
 //! `lock`.
 
-use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use core::marker::PhantomData;
 use core::ops::Deref;
@@ -18,7 +17,7 @@ use crate::table::{FAST, KeyState, Kind, Place, Shard, Sharing, Turn, fill};
 /// `Arc<KeyedMutex<K, S>>`. The latter borrow nothing.
 ///
 /// It cannot be implemented for other types.
-pub trait Handle: Sized + fmt::Debug {
+pub trait Handle: Sized + core::fmt::Debug + Unpin {
     /// The key of the mutex.
     type Key;
     /// The hasher of the mutex.
@@ -50,20 +49,12 @@ impl<'a, K, S> Handle for Borrowed<'a, K, S> {
     type Hasher = S;
     type Mutex = &'a KeyedMutex<K, S>;
 
-    #[inline]
     fn new(mutex: &'a KeyedMutex<K, S>, hash: u32, _: Private) -> Self {
         Self { shard: mutex.shards.of(hash), mutex: PhantomData }
     }
 
-    #[inline]
     fn shard(&self, _hash: u32, _: Private) -> &Shard<K> {
         self.shard
-    }
-}
-
-impl<K, S> fmt::Debug for Borrowed<'_, K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Borrowed(..)")
     }
 }
 
@@ -82,6 +73,16 @@ impl<K, S> Handle for alloc::sync::Arc<KeyedMutex<K, S>> {
     }
 }
 
+impl<K, S: BuildHasher> KeyedMutex<K, S> {
+    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared. A user's hasher may be the identity,
+    /// and keys regular: so the upper half is mixed before the halves are folded. (An even factor: by an odd one, halves
+    /// that are equal would lose their lowest bit.)
+    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32 {
+        let hash = self.hasher.hash_one(key);
+        (hash as u32) ^ ((hash >> 32) as u32).wrapping_mul(0x3c6e_f372)
+    }
+}
+
 /// A place in the queue of a key; or, once it is granted, the key, or a share of it. Dropping it gives that up: there
 /// is no other way to unlock, nor to cancel.
 pub(crate) struct Claim<H: Handle> {
@@ -90,7 +91,6 @@ pub(crate) struct Claim<H: Handle> {
 }
 
 impl<H: Handle> Claim<H> {
-    #[inline]
     pub(crate) fn shard(&self) -> &Shard<H::Key> {
         self.handle.shard(self.place.hash, PRIVATE)
     }
@@ -99,7 +99,7 @@ impl<H: Handle> Claim<H> {
 impl<H: Handle> Drop for Claim<H> {
     #[inline]
     fn drop(&mut self) {
-        self.shard().give_up(&self.place);
+        self.handle.shard(self.place.hash, PRIVATE).give_up(&self.place);
     }
 }
 
@@ -189,18 +189,12 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for Lock<H> {
 pub(crate) struct Acquire<H: Handle, const STOPPABLE: bool> {
     /// Before the first poll.
     pub(crate) start: Option<(Mode<H>, H::Key)>,
-    /// While it waits.
+    /// While it waits; in a `LockMany`, also when it holds the key.
     pub(crate) claim: Option<Claim<H>>,
 }
 
 /// Nothing in it is ever pinned.
 impl<H: Handle, const STOPPABLE: bool> Unpin for Acquire<H, STOPPABLE> {}
-
-impl<H: Handle, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
-    pub(crate) fn new(mode: Mode<H>, key: H::Key) -> Self {
-        Self { start: Some((mode, key)), claim: None }
-    }
-}
 
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Acquire<H, STOPPABLE> {
     /// Joins the queue, unless the key has become free meanwhile.
@@ -246,7 +240,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>, const STOPPABLE: bool> Futu
                 drop(key);
                 Poll::Ready(claim)
             }
-            Err(handle) => self.wait(handle, sharing, hash, key.expect("nothing needed it"), context),
+            Err(handle) => self.wait(handle, sharing, hash, key.expect("it was not claimed"), context),
         }
     }
 }
@@ -261,14 +255,15 @@ pub(crate) fn poll_claim<H: Handle>(claim: &mut Option<Claim<H>>, context: &mut 
 
 /// Prints guards, tickets and futures by their names: what they hold may be without `Debug`, or behind a lock.
 macro_rules! print_name {
-    ($($type:ident)*) => {
-        $(impl<H: Handle> core::fmt::Debug for $type<H> {
+    ([$($parameters:tt)*] $type:ident $($arguments:tt)*) => {
+        impl<$($parameters)*> core::fmt::Debug for $type $($arguments)* {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 f.write_str(concat!(stringify!($type), "(..)"))
             }
-        })*
+        }
     };
 }
 pub(crate) use print_name;
 
-print_name!(Lock);
+print_name!([H: Handle] Lock<H>);
+print_name!([K, S] Borrowed<'_, K, S>);

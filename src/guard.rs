@@ -91,4 +91,5 @@ pub type KeyedMutexGuard<'a, K, S = crate::RandomState> = Guard<crate::Borrowed<
 #[cfg(target_has_atomic = "ptr")]
 pub type KeyedMutexGuardArc<K, S = crate::RandomState> = Guard<alloc::sync::Arc<crate::KeyedMutex<K, S>>>;
 
-print_name!(Guard Guards);
+print_name!([H: Handle] Guard<H>);
+print_name!([H: Handle] Guards<H>);

@@ -43,25 +43,22 @@ impl BuildHasher for RandomState {
 
     #[inline]
     fn build_hasher(&self) -> DefaultHasher {
-        DefaultHasher(seeded())
+        #[cfg(feature = "std")]
+        {
+            static SEED: OnceLock<(u64, SharedSeed)> = OnceLock::new();
+            // The standard library seeds its maps from the operating system, and gives access to those seeds in no other way.
+            let system = || std::hash::RandomState::new().hash_one(0);
+            let (own, shared) = SEED.get_or_init(|| (system(), SharedSeed::from_u64(system())));
+            DefaultHasher(FoldHasher::with_seed(*own, shared))
+        }
+        // No better source of randomness exists on every target, and none needs less code.
+        #[cfg(not(feature = "std"))]
+        {
+            static SOMEWHERE: u8 = 0;
+            let address = core::ptr::from_ref(&SOMEWHERE).addr() as u64;
+            DefaultHasher(FoldHasher::with_seed(address, SharedSeed::global_fixed()))
+        }
     }
-}
-
-/// The standard library seeds its maps from the operating system, and gives access to those seeds in no other way.
-#[cfg(feature = "std")]
-#[inline]
-fn seeded() -> FoldHasher<'static> {
-    static SEED: OnceLock<(u64, SharedSeed)> = OnceLock::new();
-    let system = || std::hash::RandomState::new().hash_one(0);
-    let (own, shared) = SEED.get_or_init(|| (system(), SharedSeed::from_u64(system())));
-    FoldHasher::with_seed(*own, shared)
-}
-
-/// No better source of randomness exists on every target, and none needs less code.
-#[cfg(not(feature = "std"))]
-fn seeded() -> FoldHasher<'static> {
-    static SOMEWHERE: u8 = 0;
-    FoldHasher::with_seed(core::ptr::from_ref(&SOMEWHERE).addr() as u64, SharedSeed::global_fixed())
 }
 
 /// The [`Hasher`] that [`RandomState`] makes.
@@ -91,8 +88,4 @@ macro_rules! forward {
 
 forward!(write_u8: u8, write_u16: u16, write_u32: u32, write_u64: u64, write_u128: u128, write_usize: usize);
 
-impl core::fmt::Debug for DefaultHasher {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("DefaultHasher")
-    }
-}
+crate::claim::print_name!([] DefaultHasher);

@@ -41,7 +41,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
         let hash = self.hash(key);
         self.shards.of(hash).with(|table| {
             let slot = table.slots.find(hash, &mut |slot| slot.key.borrow() == key);
-            slot.map_or(KeyState::FREE, |slot| slot.state())
+            slot.map(|slot| slot.state()).unwrap_or_default()
         })
     }
 }

@@ -61,9 +61,6 @@ fn order<H: Handle>(lock: &Acquire<H, false>) -> (&H::Key, *const KeyedMutex<H::
     (key, &*mode.mutex, mode.sharing)
 }
 
-/// Nothing in it is ever pinned.
-impl<H: Handle> Unpin for LockMany<H> {}
-
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Future for LockMany<H> {
     type Output = Guards<H>;
 
@@ -88,7 +85,7 @@ impl<H: Handle> Drop for LockMany<H> {
     }
 }
 
-print_name!(LockMany);
+print_name!([H: Handle] LockMany<H>);
 
 ways_to_wait!(LockMany, Guards<H>);
 

@@ -99,10 +99,7 @@ impl<K, S> KeyedMutex<K, S> {
 
 /// Checks the limit of [`KeyedMutex::at_most`].
 pub(crate) const fn limit(n: u32) -> NonZero<u32> {
-    match NonZero::new(n) {
-        Some(limit) => limit,
-        None => panic!("`n` must be greater than zero"),
-    }
+    NonZero::new(n).expect("`n` must be greater than zero")
 }
 
 impl<H: Handle> Mode<H> {
@@ -132,7 +129,7 @@ impl<H: Handle> Mode<H> {
     }
 
     fn sharing(self, limit: NonZero<u32>) -> Self {
-        self.mutex.shards.share();
+        self.mutex.shards.prepare_sharing();
         Self { sharing: Some(limit), ..self }
     }
 }
@@ -140,7 +137,7 @@ impl<H: Handle> Mode<H> {
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// See [`KeyedMutex::lock`].
     pub fn lock(self, key: H::Key) -> Lock<H> {
-        Lock(Acquire::new(self, key))
+        Lock(Acquire { start: Some((self, key)), claim: None })
     }
 
     /// See [`KeyedMutex::try_lock`]. A shared lock is possible unless the key is locked exclusively, has waiters, or is
@@ -159,7 +156,7 @@ impl<H: Handle> Clone for Mode<H> {
 
 impl<H: Handle<Mutex: Copy>> Copy for Mode<H> {}
 
-print_name!(Mode);
+print_name!([H: Handle] Mode<H>);
 
 #[cfg(target_has_atomic = "ptr")]
 impl<K, S> KeyedMutex<K, S> {

@@ -1,11 +1,10 @@
 //! The mutex itself, and the plain ways to lock a key.
 
-use core::fmt;
 use core::hash::{BuildHasher, Hash};
 use core::num::NonZero;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
-use crate::claim::{Acquire, Borrowed, Lock};
+use crate::claim::{Acquire, Borrowed, Lock, print_name};
 use crate::guard::Guard;
 use crate::hash::RandomState;
 use crate::mode::limit;
@@ -229,7 +228,7 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
     pub fn lock(&self, key: K) -> Lock<Borrowed<'_, K, S>> {
-        Lock(Acquire::new(self.exclusive(), key))
+        Lock(Acquire { start: Some((self.exclusive(), key)), claim: None })
     }
 
     /// Locks a key exclusively if it is free. Returns `None` if it is locked, or was handed over to a waiter.
@@ -253,28 +252,14 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     }
 }
 
-impl<K, S: BuildHasher> KeyedMutex<K, S> {
-    /// Hashes a key to 32 bits, which are enough: keys with equal hashes are compared. A user's hasher may be the identity,
-    /// and keys regular: so the upper half is mixed before the halves are folded. (An even factor: by an odd one, halves
-    /// that are equal would lose their lowest bit.)
-    #[inline]
-    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u32 {
-        let hash = self.hasher.hash_one(key);
-        (hash as u32) ^ ((hash >> 32) as u32).wrapping_mul(0x3c6e_f372)
-    }
-}
-
 impl<K, S: Default> Default for KeyedMutex<K, S> {
     fn default() -> Self {
         Self::with_hasher(S::default())
     }
 }
 
-impl<K, S> fmt::Debug for KeyedMutex<K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyedMutex(..)") // it takes no lock: the caller that prints it may hold one
-    }
-}
+// It takes no lock: the caller that prints it may hold one.
+print_name!([K, S] KeyedMutex<K, S>);
 
 // A panic leaves the shards consistent: see the type's docs.
 impl<K, S> UnwindSafe for KeyedMutex<K, S> {}

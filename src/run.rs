@@ -28,9 +28,9 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
-/// Whether the wait has come to its end, or was stopped.
+/// How a wait ended: granted or stopped.
 #[inline]
-pub(crate) fn admitted<H: Handle>(claim: Claim<H>) -> Result<Guard<H>, Stopped> {
+pub(crate) fn outcome<H: Handle>(claim: Claim<H>) -> Result<Guard<H>, Stopped> {
     if claim.place.turn == Turn::STOPPED { Err(Stopped) } else { Ok(Guard(claim)) }
 }
 
@@ -43,7 +43,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     pub async fn run<F: Future>(self, key: H::Key, job: impl FnOnce() -> F) -> Result<F::Output, Stopped> {
         let output; // out here, so that it is not leaked if unlocking panics
         {
-            let _guard = admitted(Acquire::<_, true>::new(self, key).await)?;
+            let _guard = outcome(Acquire::<_, true> { start: Some((self, key)), claim: None }.await)?;
             output = job().await;
         }
         Ok(output)
@@ -59,7 +59,7 @@ impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
         key: H::Key,
         job: impl FnOnce() -> F,
     ) -> Result<Result<T, E>, Stopped> {
-        let guard = StopOnDrop::new(admitted(Acquire::<_, true>::new(self, key).await)?);
+        let guard = StopOnDrop(Some(outcome(Acquire::<_, true> { start: Some((self, key)), claim: None }.await)?));
         let output = job().await;
         guard.end(&output);
         Ok(output)
@@ -230,7 +230,7 @@ impl<H: Handle> Guard<H> {
     ///
     /// Returns the error of the closure.
     pub async fn run_or_stop<T, E, F: Future<Output = Result<T, E>>>(self, job: impl FnOnce() -> F) -> Result<T, E> {
-        let guard = StopOnDrop::new(self);
+        let guard = StopOnDrop(Some(self));
         let output = job().await;
         guard.end(&output);
         output
@@ -241,13 +241,9 @@ impl<H: Handle> Guard<H> {
 ///
 /// (Each way to run a job does with it what [`Guard::run_or_stop`] does: to await that would make their futures larger by
 /// another copy of the job.)
-pub(crate) struct StopOnDrop<H: Handle>(Option<Guard<H>>);
+pub(crate) struct StopOnDrop<H: Handle>(pub(crate) Option<Guard<H>>);
 
 impl<H: Handle> StopOnDrop<H> {
-    pub(crate) fn new(guard: Guard<H>) -> Self {
-        Self(Some(guard))
-    }
-
     pub(crate) fn end<T, E>(mut self, output: &Result<T, E>) {
         drop(self.0.take_if(|_| output.is_ok()));
     }

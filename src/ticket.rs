@@ -8,7 +8,7 @@ use crate::claim::{Borrowed, Claim, Handle, poll_claim, print_name};
 use crate::guard::Guard;
 use crate::mode::Mode;
 use crate::mutex::KeyedMutex;
-use crate::run::{StopOnDrop, Stopped, admitted};
+use crate::run::{StopOnDrop, Stopped, outcome};
 use crate::table::KeyState;
 use crate::wait::ways_to_wait;
 
@@ -66,7 +66,7 @@ impl<H: Handle> Ticket<H> {
         self,
         job: impl FnOnce() -> F,
     ) -> Result<Result<T, E>, Stopped> {
-        let guard = StopOnDrop::new(self.await?);
+        let guard = StopOnDrop(Some(self.await?));
         let output = job().await;
         guard.end(&output);
         Ok(output)
@@ -79,24 +79,21 @@ impl<H: Handle> Ticket<H> {
     }
 }
 
-/// Nothing in it is ever pinned.
-impl<H: Handle> Unpin for Ticket<H> {}
-
 impl<H: Handle> Future for Ticket<H> {
     type Output = Result<Guard<H>, Stopped>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(admitted(ready!(poll_claim(&mut self.0, context))))
+        Poll::Ready(outcome(ready!(poll_claim(&mut self.0, context))))
     }
 }
 
-print_name!(Ticket);
+print_name!([H: Handle] Ticket<H>);
 ways_to_wait!(Ticket, Result<Guard<H>, Stopped>);
 
 impl<H: Handle<Key: Eq + Hash, Hasher: BuildHasher>> Mode<H> {
     /// See [`KeyedMutex::ticket`].
     pub fn ticket(self, key: H::Key) -> Ticket<H> {
-        self.ticket_if(key, |_| true).expect("every ticket is admitted")
+        self.ticket_if(key, |_| true).expect("every ticket is outcome")
     }
 
     /// See [`KeyedMutex::ticket_if`]. `now.waiting` counts shared and exclusive waiters together.
@@ -150,8 +147,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// use async_mutex_lite::KeyedMutex;
     ///
     /// let mutex = KeyedMutex::new();
-    /// let admitted = (0..5).filter_map(|_| mutex.ticket_if("alice", |now| now.waiting < 2)).collect::<Vec<_>>();
-    /// assert_eq!(admitted.len(), 3); // one holder, and two waiters; the others are rejected at once
+    /// let outcome = (0..5).filter_map(|_| mutex.ticket_if("alice", |now| now.waiting < 2)).collect::<Vec<_>>();
+    /// assert_eq!(outcome.len(), 3); // one holder, and two waiters; the others are rejected at once
     /// ```
     #[must_use = "a ticket that is dropped gives up its place in the queue"]
     #[doc(alias("limit", "admission", "max_pending", "backpressure"))]

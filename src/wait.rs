@@ -52,8 +52,7 @@ macro_rules! ways_to_wait {
             /// # Cancel safety
             ///
             /// As without a signal, which is dropped, too.
-            #[doc(alias("lock_unless", "lock_arc_unless", "cancel", "abort"))]
-            #[doc(alias("timeout", "lock_timeout", "lock_with_timeout"))]
+            #[doc(alias("lock_unless", "lock_arc_unless", "lock_with_timeout", "timeout", "cancel", "abort"))]
             pub fn unless<T>(self, signal: impl Future<Output = T>) -> impl Future<Output = Result<$output, T>> {
                 crate::wait::unless(self, signal)
             }

@@ -4,14 +4,15 @@
 use alloc::collections::BTreeSet;
 
 use super::guarded::Table;
-use super::queue::{List, NONE, Nodes, State};
+use super::queue::{NONE, Nodes, State};
 
 impl<K> Table<K> {
     pub(crate) fn check(&self) {
         let mut ids = BTreeSet::new();
         let mut listed = 0;
         for slot in self.slots.hot.iter().chain(self.slots.map.iter()) {
-            let queued = self.nodes.check_list(&slot.queue);
+            let (head, queued) = self.nodes.check_list(slot.queue.tail);
+            assert_eq!(slot.queue.head, head, "3: the first in a list is not its head");
             assert_eq!(slot.waiting as usize, queued, "1: the queue is not as long as it says");
             assert!(slot.id.get() < self.next_id, "2: an id from the future");
             assert!(ids.insert(slot.id), "2: two slots share an id");
@@ -23,13 +24,13 @@ impl<K> Table<K> {
             listed += queued;
             #[cfg(feature = "idle")]
             {
-                listed += self.nodes.check_watchers(slot.watchers);
+                listed += self.nodes.check_list(slot.watchers).1;
             }
         }
         #[cfg(feature = "idle")]
         {
             let last = self.watchers;
-            listed += self.nodes.check_watchers(last);
+            listed += self.nodes.check_list(last).1;
             assert!(last == NONE || self.slots.hot.is_some() || !self.slots.map.is_empty(), "5: told too late");
             let hot = self.slots.hot.as_ref();
             assert!(hot.is_none_or(|slot| slot.watchers == NONE), "5: the hot slot is watched");
@@ -39,34 +40,25 @@ impl<K> Table<K> {
 }
 
 impl Nodes {
-    /// Returns how many are in it.
-    fn check_list(&self, list: &List) -> usize {
-        let mut count = 0;
-        let (mut before, mut at) = (NONE, list.head);
+    /// Returns the first of the list of which this is the last, and how many are in it.
+    fn check_list(&self, last: u32) -> (u32, usize) {
+        let (mut count, mut after, mut at) = (0, NONE, last);
         while let Some(node) = self.get(at) {
-            assert!(node.waker.is_some() && node.state == State::Waiting, "3: one in a list does not wait");
-            assert_eq!(node.prev, before, "3: a list is not linked both ways");
-            (before, at) = (at, node.next);
+            assert!(
+                node.waker.is_some() && matches!(node.state, State::Waiting { .. }),
+                "3: one in a list does not wait"
+            );
+            assert_eq!(node.next, after, "3: a list is not linked both ways");
+            (after, at) = (at, node.prev);
             count += 1;
             assert!(count <= self.all.len(), "3: a list without end");
         }
-        assert_eq!(list.tail, before, "3: the last in a list is not its tail");
-        count
-    }
-
-    /// The same, of the watchers of which this is the last.
-    #[cfg(feature = "idle")]
-    fn check_watchers(&self, last: u32) -> usize {
-        let mut head = last;
-        while let Some(node) = self.get(head).filter(|node| node.prev != NONE) {
-            head = node.prev;
-        }
-        self.check_list(&List { head, tail: last })
+        (after, count)
     }
 
     /// Every node waits in a list, has a waker that is yet to be called, has none any more, or is free.
     fn check_slab(&self, listed: usize) {
-        let waiting = |node: &&super::queue::Node| node.state == State::Waiting && node.waker.is_some();
+        let waiting = |node: &&super::queue::Node| matches!(node.state, State::Waiting { .. }) && node.waker.is_some();
         assert_eq!(self.all.iter().filter(waiting).count(), listed, "3: one that waits is in no list");
         let (mut free, mut at) = (0, self.free);
         while let Some(node) = self.get(at) {

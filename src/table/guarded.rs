@@ -4,8 +4,8 @@ use core::task::Waker;
 
 use super::queue::{Kind, List, NONE, Nodes, State, Turn};
 use super::shard::Shard;
-use super::slot::{Id, KeyState};
-use super::slots::Slots;
+use super::slot::{Id, KeyState, Slot};
+use super::slots::{FAST, Slots};
 
 /// Where a claim stands: enough to find its slot without its key, and its node.
 #[derive(Clone, Copy)]
@@ -16,16 +16,14 @@ pub(crate) struct Place {
 }
 
 /// What is done to a locked key under the lock, other than to claim it.
-pub(crate) enum Change<'a> {
+pub(crate) enum Change {
     /// A waiter leaves the queue: this is its node.
     Leave(u32),
     /// A holder unlocks the key.
     Unlock,
     /// The exclusive holder becomes a shared one. (A shared one stays what it is.)
     Downgrade,
-    /// The waiters that a stop reaches leave the queue, and are counted.
-    Stop(&'a mut usize),
-    /// The same, and the holder unlocks the key.
+    /// The waiters that a stop reaches leave the queue, and the holder unlocks the key.
     StopAndUnlock,
 }
 
@@ -34,27 +32,30 @@ pub(crate) enum Change<'a> {
 pub(crate) enum Owed<K> {
     /// The key is free, and its slot gone: to drop the key.
     Key(K),
-    /// The key was handed over, or a waiter has left the queue: to call this waker, or only to drop it.
+    /// The key was handed over, or a waiter has left the queue: to call this waker if this is `true`, and else to drop it.
     Waker(Waker, bool),
-    /// Several are to be woken: how, and the first of the batch. Then the key, if it is free, is dropped.
+    /// Several are to be woken: how (so that a program in which this never happens does not link it), and the first of the
+    /// batch. Then the key, if it is free, is dropped.
     Batch(fn(&Shard<K>, u32), u32, Option<K>),
     Nothing,
 }
+
+type General<K> = fn(&mut Table<K>, u32, Id, Change) -> Owed<K>;
 
 /// What the lock of a shard guards.
 pub(crate) struct Table<K> {
     pub(crate) slots: Slots<K>,
     pub(crate) nodes: Nodes,
-    /// The id of the next slot.
+    /// The id of the next slot. It grows by two, so that it can be odd: then no branch is needed to see that it is not zero.
     pub(crate) next_id: u64,
     /// The batch of a `stop_all`, until its wakers are called.
     pub(crate) stopped: List,
     /// The last of those that wait for the shard to be empty.
     #[cfg(feature = "idle")]
     pub(crate) watchers: u32,
-    /// [`Table::release`], once a key has been shared or watched: the way to give up a claim that then must be gone. The
-    /// shorter way of [`Table::pass`] does not mention it, so that a program that does neither does not link it.
-    pub(crate) release: Option<fn(&mut Self, Place) -> Owed<K>>,
+    /// [`Table::change`], once a key has been shared or watched: claims must then be given up by it. The shorter way of
+    /// [`Table::pass`] does not mention it, so that a program that does neither does not link it.
+    pub(crate) general: Option<General<K>>,
 }
 
 impl<K> Table<K> {
@@ -66,7 +67,7 @@ impl<K> Table<K> {
             stopped: List::EMPTY,
             #[cfg(feature = "idle")]
             watchers: NONE,
-            release: None,
+            general: None,
         }
     }
 
@@ -89,7 +90,7 @@ impl<K> Table<K> {
     {
         let wanted = key.as_ref().expect("it has its key");
         let Some(slot) = self.slots.find(hash, &mut |slot| slot.key == *wanted) else {
-            return admit(KeyState::FREE).then(|| {
+            return admit(KeyState::default()).then(|| {
                 let (id, key) = (Id::new(self.next_id | 1).unwrap(), key.take().expect("it has its key"));
                 self.next_id += 2;
                 self.slots.insert(hash, id, key, kind.sharing);
@@ -112,13 +113,12 @@ impl<K> Table<K> {
     /// Gives up a claim. The fast path is for a key without waiters.
     #[inline]
     pub(crate) fn give_up(&mut self, place: &Place) -> Owed<K> {
-        let fast = place.turn == Turn::GRANTED;
+        let fast = FAST && place.turn == Turn::GRANTED;
         #[cfg(feature = "idle")]
         let fast = fast && self.watchers == NONE;
-        if self.slots.is_hot(place.id) {
-            if let Some(slot) = self.slots.hot.take_if(|slot| fast && slot.waiting == 0 && slot.sharers <= 1) {
-                return Owed::Key(slot.key);
-            }
+        let alone = |slot: &mut Slot<K>| fast && slot.id == place.id && slot.waiting == 0 && slot.sharers <= 1;
+        if let Some(slot) = self.slots.hot.take_if(alone) {
+            return Owed::Key(slot.key);
         }
         self.pass(place.hash, place.id, place.turn)
     }
@@ -132,31 +132,27 @@ impl<K> Table<K> {
         if turn == Turn::STOPPED {
             return Owed::Nothing;
         }
-        if let Some(release) = self.release {
-            return release(self, Place { hash, turn, id });
+        if let Some(change) = self.general {
+            return change(self, hash, id, turn.node().map_or(Change::Unlock, Change::Leave));
         }
         let slot = self.slots.of(hash, id);
+        // The waiter that leaves the queue: the one that gives up, or the one that gets the key.
         let leaves = turn.node().unwrap_or(slot.queue.head);
         if leaves == NONE {
             return Owed::Key(self.slots.take(hash, id).key);
         }
         slot.waiting -= 1;
         let waker = self.nodes.unlink(&mut slot.queue, leaves, State::Granted);
-        let waits = turn == Turn::GRANTED;
-        if !waits {
+        let call = turn == Turn::GRANTED;
+        if !call {
             self.nodes.free(leaves);
         }
-        Owed::Waker(waker, waits)
-    }
-
-    /// Gives up what a claim that has not been stopped still has, where keys are shared or watched.
-    pub(crate) fn release(&mut self, Place { hash, turn, id }: Place) -> Owed<K> {
-        self.change(hash, id, turn.node().map_or(Change::Unlock, Change::Leave))
+        Owed::Waker(waker, call)
     }
 
     /// Changes the state of a key. After that, the waiters that can now hold the key are granted it; if it is free, its
     /// slot is removed.
-    pub(crate) fn change(&mut self, hash: u32, id: Id, change: Change<'_>) -> Owed<K> {
+    pub(crate) fn change(&mut self, hash: u32, id: Id, change: Change) -> Owed<K> {
         let (slot, nodes, mut batch) = (self.slots.of(hash, id), &mut self.nodes, List::EMPTY);
         let mut free = false;
         match change {
@@ -164,9 +160,8 @@ impl<K> Table<K> {
             Change::Unlock => free = slot.unlock(),
             Change::Downgrade => {
                 slot.sharers = slot.sharers.max(1);
-                self.release = Some(Self::release);
+                self.general = Some(Self::change);
             }
-            Change::Stop(stopped) => *stopped = slot.stop(nodes, &mut batch),
             Change::StopAndUnlock => {
                 slot.stop(nodes, &mut batch);
                 free = slot.unlock();
@@ -186,18 +181,13 @@ impl<K> Table<K> {
         }
         match nodes.unchain(&mut batch.head) {
             None => Owed::Nothing,
-            Some((waker, waits)) => Owed::Waker(waker, waits),
+            Some((waker, call)) => Owed::Waker(waker, call),
         }
     }
 
     /// Stops the waiters of every key, and leaves them for [`Shard::wake_stopped`] to wake.
     pub(crate) fn stop_all(&mut self) -> usize {
-        let (nodes, batch, mut stopped) = (&mut self.nodes, &mut self.stopped, 0);
-        for slot in self.slots.iter_mut() {
-            stopped += slot.stop(nodes, batch);
-            slot.grant(nodes, false, batch);
-        }
-        stopped
+        self.slots.iter_mut().map(|slot| slot.stop(&mut self.nodes, &mut self.stopped)).sum()
     }
 
     /// Puts the watchers of a removed slot into the batch, and, if that was the last slot, those of the shard.

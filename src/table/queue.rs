@@ -20,7 +20,7 @@ const KEPT_NODES: usize = 64;
 /// With how many others a key may be shared: while fewer than so many hold it. `None`: it is locked exclusively.
 pub(crate) type Sharing = Option<NonZero<u32>>;
 
-/// What is claimed, and how.
+/// How a key is claimed.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) sharing: Sharing,
@@ -28,7 +28,8 @@ pub(crate) struct Kind {
     pub(crate) stoppable: bool,
 }
 
-/// How far a claim has come: it waits, with a node; or it was granted, or stopped, and has none any more.
+/// What a claim knows of its turn: it waits, with a node (whose [`State`] may say more by now); or it was granted, or stopped,
+/// and has none any more.
 ///
 /// This is an enum in four bytes: an index of a node, or one of two values that are none. (A real one took thirteen
 /// instructions more for each `run`.)
@@ -44,7 +45,6 @@ impl Turn {
     }
 
     /// Returns its node, if it waits.
-    #[inline]
     pub(crate) fn node(self) -> Option<u32> {
         (self.0 < Self::STOPPED.0).then_some(self.0)
     }
@@ -52,7 +52,10 @@ impl Turn {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    Waiting,
+    /// Whether a stop ends the wait.
+    Waiting {
+        stoppable: bool,
+    },
     Granted,
     Stopped,
     Abandoned,
@@ -64,9 +67,8 @@ pub(crate) struct Node {
     pub(crate) prev: u32,
     /// The next node: of the list, of the batch, or of those that are free.
     pub(crate) next: u32,
-    /// This and `stoppable` are its [`Kind`], whose padding would make a node larger.
+    /// This and whether it is stoppable are its [`Kind`], whose padding would make a node larger.
     pub(crate) sharing: Sharing,
-    pub(crate) stoppable: bool,
     pub(crate) state: State,
 }
 
@@ -117,17 +119,16 @@ impl Nodes {
             self.grow();
         }
         let index = self.free;
-        let last = mem::replace(&mut list.tail, index);
-        match last {
+        let prev = mem::replace(&mut list.tail, index);
+        match prev {
             NONE => list.head = index,
-            last => self.node(last).next = index,
+            prev => self.node(prev).next = index,
         }
-        let node = self.node(index);
-        let next_free = mem::replace(&mut node.next, NONE);
-        (node.prev, node.state) = (last, State::Waiting);
-        (node.sharing, node.stoppable) = (kind.sharing, kind.stoppable);
-        fill(&mut node.waker, waker);
-        self.free = next_free;
+        let state = State::Waiting { stoppable: kind.stoppable };
+        let node = Node { waker: Some(waker), prev, next: NONE, sharing: kind.sharing, state };
+        let blank = mem::replace(self.node(index), node);
+        self.free = blank.next;
+        mem::forget(blank); // a free node has no waker to be dropped
         self.used += 1;
         index
     }
@@ -137,14 +138,7 @@ impl Nodes {
     fn grow(&mut self) {
         let index = u32::try_from(self.all.len()).ok().filter(|&index| Turn::waits(index).node().is_some());
         let index = index.expect("too many waiters");
-        self.all.push(Node {
-            waker: None,
-            prev: NONE,
-            next: NONE,
-            sharing: None,
-            stoppable: false,
-            state: State::Granted,
-        });
+        self.all.push(Node { waker: None, prev: NONE, next: NONE, sharing: None, state: State::Granted });
         self.free = index;
     }
 
@@ -183,11 +177,11 @@ impl Nodes {
         let index = *batch;
         let node = self.all.get_mut(index as usize)?;
         *batch = node.next;
-        let (waker, waits) = (node.waker.take(), node.state != State::Abandoned);
-        if !waits {
+        let (waker, call) = (node.waker.take(), node.state != State::Abandoned);
+        if !call {
             self.free(index);
         }
-        Some((waker.expect("it has its waker"), waits))
+        Some((waker.expect("it has its waker"), call))
     }
 
     /// Takes the turn of a waiter, if it has come: its node is given up then, and this says how the wait has ended.
@@ -195,7 +189,7 @@ impl Nodes {
     #[inline]
     pub(crate) fn take_turn(&mut self, index: u32) -> Result<Turn, &mut Waker> {
         let turn = match self.node(index).state {
-            State::Waiting => return Err(self.node(index).waker.as_mut().expect("it has its waker")),
+            State::Waiting { .. } => return Err(self.node(index).waker.as_mut().expect("it has its waker")),
             State::Stopped => Turn::STOPPED,
             _ => Turn::GRANTED,
         };

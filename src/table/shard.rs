@@ -112,25 +112,23 @@ impl<K> Shard<K> {
     }
 
     /// Changes the state of a key: see [`Table::change`].
-    pub(crate) fn change(&self, place: Place, change: Change<'_>) {
+    pub(crate) fn change(&self, place: Place, change: Change) {
         self.settle(self.with(|table| table.change(place.hash, place.id, change)));
     }
 
     /// Stops the waiters of the key whose slot `is` finds, and returns how many.
     pub(crate) fn stop(&self, hash: u32, is: &mut dyn FnMut(&Slot<K>) -> bool) -> usize {
-        let mut stopped = 0;
-        let owed = self.with(|table| match table.slots.find(hash, is).map(|slot| slot.id) {
-            Some(id) => table.change(hash, id, Change::Stop(&mut stopped)),
-            None => Owed::Nothing,
-        });
-        self.settle(owed);
+        let mut batch = List::EMPTY;
+        let stopped =
+            self.with(|Table { slots, nodes, .. }| slots.find(hash, is).map_or(0, |slot| slot.stop(nodes, &mut batch)));
+        self.wake(batch.head);
         stopped
     }
 
     fn settle(&self, owed: Owed<K>) {
         match owed {
             Owed::Key(key) => drop(key),
-            Owed::Waker(waker, waits) => settle_waker((waker, waits)),
+            Owed::Waker(waker, call) => settle_waker((waker, call)),
             Owed::Batch(wake, first, key) => {
                 wake(self, first);
                 drop(key);
@@ -152,8 +150,8 @@ impl<K> Shard<K> {
 
 /// Calls a waker, or drops it if nobody waits any more.
 #[inline]
-fn settle_waker((waker, waits): (Waker, bool)) {
-    if waits {
+fn settle_waker((waker, call): (Waker, bool)) {
+    if call {
         waker.wake();
     }
 }

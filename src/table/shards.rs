@@ -20,14 +20,14 @@ type All<K> = [Shard<K>; 1];
 
 pub(crate) struct Shards<K> {
     all: All<K>,
-    /// Whether [`share`](Self::share) has been called.
-    shared: AtomicBool,
+    /// Whether [`prepare_sharing`](Self::prepare_sharing) has been called.
+    prepared: AtomicBool,
 }
 
 #[cfg(all(feature = "std", not(feature = "critical-section")))]
 impl<K> Shards<K> {
     pub(crate) const fn new() -> Self {
-        Self { all: OnceLock::new(), shared: AtomicBool::new(false) }
+        Self { all: OnceLock::new(), prepared: AtomicBool::new(false) }
     }
 
     /// Returns all shards, and makes them if there are none yet.
@@ -47,11 +47,13 @@ impl<K> Shards<K> {
         // Two threads on 512 keys each did 0.8 times the work of one thread with 4 shards per processor, 1.2 times with
         // 16, 1.4 times with 64.
         const PER_PROCESSOR: usize = 16;
+        // As many as the bits of a hash that [`of`](Self::of) looks at can tell apart.
+        const MOST: usize = 1 << 12;
         // Room for a few hundred keys that come and go together stays; half as much, and chance fills a shard now and then.
         const KEPT_BUCKETS: usize = 2048;
         let count = *COUNT.get_or_init(|| match std::thread::available_parallelism().map_or(1, NonZero::get) {
             processors if cfg!(async_mutex_lite_loom) || processors == 1 => 1,
-            processors => (PER_PROCESSOR * processors).next_power_of_two(),
+            processors => (PER_PROCESSOR * processors).next_power_of_two().min(MOST),
         });
         let kept = (KEPT_BUCKETS / count).clamp(16, 512);
         (0..count).map(|_| Shard::new(kept)).collect()
@@ -62,7 +64,7 @@ impl<K> Shards<K> {
 impl<K> Shards<K> {
     pub(crate) const fn new() -> Self {
         // Room for 56 keys that come and go together stays.
-        Self { all: [Shard::new(64)], shared: AtomicBool::new(false) }
+        Self { all: [Shard::new(64)], prepared: AtomicBool::new(false) }
     }
 
     pub(crate) fn all(&self) -> &[Shard<K>] {
@@ -82,18 +84,17 @@ impl<K> Shards<K> {
         &all[(hash.wrapping_mul(0x9e37_79b9) >> 20) as usize & (all.len() - 1)]
     }
 
-    /// Prepares all shards for keys that are shared: see [`Table::release`].
-    #[inline]
-    pub(crate) fn share(&self) {
-        if !self.shared.load(Ordering::Acquire) {
-            self.share_now();
+    /// Prepares all shards for keys that are shared: see [`Table::general`].
+    pub(crate) fn prepare_sharing(&self) {
+        if !self.prepared.load(Ordering::Acquire) {
+            self.prepare();
         }
     }
 
     #[cold]
-    fn share_now(&self) {
-        self.all().iter().for_each(|shard| shard.with(|table| table.release = Some(Table::release)));
-        self.shared.store(true, Ordering::Release);
+    fn prepare(&self) {
+        self.all().iter().for_each(|shard| shard.with(|table| table.general = Some(Table::change)));
+        self.prepared.store(true, Ordering::Release);
     }
 
     /// Makes room for `keys` keys and `waiters` waiters in all. Several shards get twice their part each.

@@ -3,7 +3,7 @@
 use super::queue::{List, Node, Nodes, Sharing, State};
 
 /// The state of a key at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyState {
     /// The number of its holders: 0 if it is free, 1 if it is locked exclusively. A waiter that has been granted the
@@ -14,10 +14,6 @@ pub struct KeyState {
     /// The number of its waiters: futures, tickets and blocking threads, exclusive and shared. (Pending `idle`s, and
     /// the caller about which the closure of `ticket_if` decides, are not counted.)
     pub waiting: usize,
-}
-
-impl KeyState {
-    pub(crate) const FREE: Self = Self { holders: 0, shared: false, waiting: 0 };
 }
 
 pub(crate) type Id = core::num::NonZero<u64>;
@@ -45,7 +41,6 @@ impl<K> Slot<K> {
     }
 
     /// Returns whether a claim may be granted the key in addition to its holders.
-    #[inline]
     pub(crate) fn may_share(&self, sharing: Sharing) -> bool {
         sharing.is_some_and(|limit| (1..limit.get()).contains(&self.sharers))
     }
@@ -69,16 +64,19 @@ impl<K> Slot<K> {
         free
     }
 
-    /// Takes the waiters that a stop reaches out of the queue, and returns how many.
+    /// Takes the waiters that a stop reaches out of the queue, and returns how many. Those behind them that can now hold
+    /// the key are granted it.
     pub(crate) fn stop(&mut self, nodes: &mut Nodes, batch: &mut List) -> usize {
         let (before, mut at) = (self.waiting, self.queue.head);
-        while let Some(&Node { stoppable, next, .. }) = nodes.get(at) {
-            if stoppable {
+        while let Some(&Node { state, next, .. }) = nodes.get(at) {
+            if state == (State::Waiting { stoppable: true }) {
                 self.take_out(nodes, batch, at, State::Stopped);
             }
             at = next;
         }
-        (before - self.waiting) as usize
+        let stopped = before - self.waiting;
+        self.grant(nodes, false, batch);
+        stopped as usize
     }
 
     /// Moves a waiter from the queue to a batch.

@@ -72,18 +72,7 @@ impl<K> Slots<K> {
 
     /// The slot of a claim, which has one.
     pub(crate) fn of(&mut self, hash: u32, id: Id) -> &mut Slot<K> {
-        if self.is_hot(id) {
-            return self.hot.as_mut().expect("it has its slot");
-        }
-        self.entry_of(hash, id).into_mut()
-    }
-
-    fn entry_of(&mut self, hash: u32, id: Id) -> OccupiedEntry<'_, Slot<K>> {
-        self.entry(hash, &mut |slot| slot.id == id).expect("it has its slot")
-    }
-
-    pub(crate) fn is_hot(&self, id: Id) -> bool {
-        FAST && self.hot.as_ref().map(|slot| slot.id) == Some(id)
+        self.find(hash, &mut |slot| slot.id == id).expect("it has its slot")
     }
 
     /// Adds a slot for a key that has none.
@@ -120,12 +109,12 @@ impl<K> Slots<K> {
 
     /// Takes the slot of a claim.
     pub(crate) fn take(&mut self, hash: u32, id: Id) -> Slot<K> {
-        if self.is_hot(id) {
-            return self.hot.take().expect("it has its slot");
-        }
-        let (slot, _) = self.entry_of(hash, id).remove();
-        self.shrink();
-        slot
+        let hot = if FAST { self.hot.take_if(|slot| slot.id == id) } else { None };
+        hot.unwrap_or_else(|| {
+            let (slot, _) = self.entry(hash, &mut |slot| slot.id == id).expect("it has its slot").remove();
+            self.shrink();
+            slot
+        })
     }
 
     /// Makes room for `keys` keys, and keeps it. It makes twice as much, since a map that is more than half full grows

@@ -16,7 +16,7 @@ use super::shards::Shards;
 use super::slot::Id;
 use super::slots::Slots;
 
-/// What a watcher of all keys of a shard has instead of the id of a slot.
+/// What a watcher of all keys of a shard has instead of the id of a slot, which never grows so far.
 const ALL: Id = Id::MAX;
 
 /// Takes a watcher that is dropped out of its shard.
@@ -45,7 +45,7 @@ impl<K> Shard<K> {
 impl<K> Table<K> {
     /// Adds a watcher. It has no waker until it is polled.
     fn watch(&mut self, hash: u32, id: Id) -> Place {
-        self.release = Some(Self::release);
+        self.general = Some(Self::change);
         self.slots.cool(None); // the fast path of unlocking does not check the hot slot for watchers
         let kind = Kind { sharing: None, stoppable: false };
         let node = self.watchers(hash, id, |nodes, list| nodes.append(list, kind, Waker::noop().clone()));
@@ -60,7 +60,7 @@ impl<K> Table<K> {
         Some(own)
     }
 
-    /// Changes a list of watchers. Only its tail is kept, since nobody asks for its head: that is not right here.
+    /// Changes a list of watchers. Only its tail is kept: what changes a list writes its head, and does not read it.
     fn watchers<T>(&mut self, hash: u32, id: Id, change: impl FnOnce(&mut Nodes, &mut List) -> T) -> T {
         let last = if id == ALL { &mut self.watchers } else { &mut self.slots.of(hash, id).watchers };
         let mut list = List { head: NONE, tail: *last };
@@ -76,7 +76,7 @@ impl<K> Shards<K> {
         loop {
             let Some((last, rest)) = self.made().split_last() else { return };
             let shard = rest.iter().find(|shard| shard.with(|table| table.slots.len() != 0)).unwrap_or(last);
-            // Of the other shards, if they are empty: how many slots they have ever had.
+            // Of the other shards, if they are empty: a number that has grown with each slot that they have had.
             let others = || -> Option<u64> {
                 let others = self.made().iter().filter(|other| !ptr::eq(*other, shard));
                 others.map(|shard| shard.with(|table| (table.slots.len() == 0).then_some(table.next_id))).sum()
