@@ -14,11 +14,11 @@ use crate::table::{Change, Turn, each};
 /// entry. It neither hashes nor compares keys. It does not panic, unless the key's own `Drop` or a waker that it calls
 /// does; even then the key is unlocked. Such a waker runs before the `drop` of the guard returns.
 ///
-/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`]) keeps
+/// A guard may be sent to another thread and dropped there. A leaked guard ([`mem::forget`](core::mem::forget)) keeps
 /// its key locked forever; other keys are unaffected.
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
-#[doc(alias("release", "unlock", "permit"))]
+#[doc(alias("release", "unlock", "permit", "KeyedMutexSharedGuard", "KeyedMutexSharedGuardArc"))]
 pub struct Guard<H: Handle>(pub(crate) Claim<H>);
 
 impl<H: Handle> Guard<H> {
@@ -76,6 +76,7 @@ impl<H: Handle> Guard<H> {
 /// drop it. ([`run_or_stop`](crate::KeyedMutex::run_or_stop) on a key that it holds deadlocks.)
 #[must_use = "bind it to a name such as `_guard`; `let _ =` unlocks at once"]
 #[clippy::has_significant_drop]
+#[doc(alias("KeyedMutexGuards", "KeyedMutexGuardsArc"))]
 pub struct Guards<H: Handle>(pub(crate) Vec<Claim<H>>);
 
 impl<H: Handle> Drop for Guards<H> {

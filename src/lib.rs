@@ -58,8 +58,8 @@
 //! `idle` adds [`idle`](KeyedMutex::idle) and [`all_idle`](KeyedMutex::all_idle). It is on by default, and does not
 //! need `std`; with `default-features = false`, enable it explicitly.
 //!
-//! The dependencies are hashbrown, foldhash and spin; with `std` also event-listener, for threads that block; and with
-//! `critical-section` the crate of that name.
+//! The dependencies are hashbrown, foldhash and spin; with `std` also event-listener, for threads that block (not in WASM);
+//! and with `critical-section` the crate of that name.
 //!
 //! The methods with an [`Arc`](alloc::sync::Arc) need a target with compare-and-swap. A Cortex-M0 has none: there, the
 //! atomics come from portable-atomic, and the final binary must choose how it implements them (by a feature of

@@ -176,7 +176,8 @@ impl<K, S> KeyedMutex<K, S> {
     /// # });
     /// ```
     #[doc(alias("lock_arc", "try_lock_arc", "ticket_arc", "ticket_arc_if"))]
-    #[doc(alias("lock_many_arc", "lock_shared_arc", "lock_owned"))]
+    #[doc(alias("lock_many_arc", "lock_shared_arc", "try_lock_shared_arc", "lock_owned"))]
+    #[doc(alias("ticket_shared_arc", "ticket_shared_arc_if"))]
     pub fn arc(self: &Arc<Self>) -> Mode<Arc<Self>> {
         Mode { mutex: self.clone(), sharing: None }
     }

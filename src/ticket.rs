@@ -39,6 +39,7 @@ use crate::wait::ways_to_wait;
 ///
 /// Polling a ticket after completion panics.
 #[must_use = "a ticket that is dropped gives up its place in the queue"]
+#[doc(alias("Queued", "SharedTicket", "TicketArc", "SharedTicketArc"))]
 pub struct Ticket<H: Handle>(Option<Claim<H>>);
 
 impl<H: Handle> Ticket<H> {

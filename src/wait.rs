@@ -62,7 +62,7 @@ macro_rules! ways_to_wait {
             /// Do not call it from async code: it blocks a thread of the executor, and deadlocks if the holder is a task
             /// that only this thread can run.
             #[cfg(all(feature = "std", not(target_family = "wasm")))]
-            #[doc(alias("lock_blocking", "lock_shared_blocking", "lock_arc_blocking", "blocking_lock"))]
+            #[doc(alias("lock_blocking", "lock_shared_blocking", "lock_arc_blocking", "lock_shared_arc_blocking"))]
             pub fn wait(self) -> $output {
                 crate::block::block(self, None).expect("there is no deadline")
             }

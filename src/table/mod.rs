@@ -4,8 +4,8 @@
 //! KeyedMutex ── Shards ── Shard ── Table ─┬─ Slots ── Slot (a locked key: its queue, from head to tail) ─┐
 //!                      (the lock)         └─ Nodes ── Node ── Node ── Node  ◄───────────────────────────┘
 //!                                              ▲        │ waker, state
-//!      Claim { hash, id, Turn::waits(node) } ──┘  in a future or a ticket
-//!      Claim { hash, id, Turn::GRANTED } ── in a guard
+//!      Place { hash, id, Turn::waits(node) } ──┘  in the claim of a future or a ticket
+//!      Place { hash, id, Turn::GRANTED } ── in the claim of a guard
 //! ```
 //!
 //! A key is locked as long as it has a slot. The claim that makes the slot holds the key; a claim that comes later has
@@ -33,8 +33,8 @@
 //!
 //! A contended key: `claim` finds the slot, but there is no waker yet, so it claims nothing; the future clones its waker,
 //! and tries again; `claim` appends a node to the queue. The guard before it is dropped: `give_up` finds a waiter, and
-//! [`pass`](guarded::Table)es the key to it, whose waker `Shard` then calls. The future is polled again, and
-//! [`takes its turn`](queue::Nodes::take_turn).
+//! `Table::pass` hands the key over to it, whose waker `Shard` then calls. The future is polled again, and takes its turn:
+//! [`Nodes::take_turn`](queue::Nodes::take_turn).
 //!
 //! Whatever else happens to a locked key is a [`Change`]. What must not happen under the lock is [`Owed`](guarded::Owed)
 //! after it.
@@ -124,7 +124,7 @@
 //! - *One lookup for free and locked keys alike, instead of a fast and a slow path.* The waker would have to be cloned
 //!   before it is known to be needed; or, if a node waits with a no-op waker until it is given another, each wait takes
 //!   33 more instructions, and a program that only locks keys is 250 bytes larger.
-//! - *One way to unlock, instead of a shorter one for programs that neither share nor watch* ([`release`](guarded::Table)).
+//! - *One way to unlock, instead of a shorter one for programs that neither share nor watch* (`Table::general`).
 //!   Such a program would take 538 more bytes of WASM with gzip, and a hand-over 130 more instructions. So the general way
 //!   is called through a function pointer, which all shards are given by the first `shared` or `at_most`, and one shard by
 //!   a downgrade or a watcher. (A pointer that travels in the mode, and with each claim, took some 25 more for each lock.)
@@ -134,6 +134,10 @@
 //! - *Collecting wakers in a `Vec`.* It allocates under the lock, and unlocking must not be able to fail.
 //! - *Guards that keep the mutex and look for the shard.* Guards that can borrow keep the shard instead, which saves 57
 //!   instructions of a hand-over.
+//! - *[`Guards`](crate::Guards) that keep the vector of [`LockMany`](crate::LockMany).* To collect the claims from it takes 80
+//!   instructions. But it has a place for keys, without which guards are `Sync` whatever their keys are, and covariant.
+//! - *`parking` for threads that block, instead of event-listener.* It has no timeouts in a program that is built with
+//!   `--cfg loom`.
 //! - *Unlocking by remembered bucket.* It takes fewer instructions, but a table that moves entries must then update
 //!   their guards, or each guard must check.
 
