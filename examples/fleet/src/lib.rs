@@ -12,34 +12,32 @@
 //! [`Fleet::run`] locks the key in this process, takes a connection, begins a transaction, takes the advisory lock, runs
 //! the work *in that transaction*, commits, gives the connection back, and unlocks the key: in this order.
 //!
-//! **The database provides the exclusion, and it is exact.** The database releases the advisory lock when the
-//! transaction ends, however it ends: a process that loses the connection loses the lock and the work together. There
-//! is no lease that the work could outlive. What the work does outside of the database (sending a mail, calling a bank)
-//! is neither undone nor excluded.
+//! **The database provides the exclusion, and it is exact.** The advisory lock ends with the transaction, however that ends:
+//! a process that loses the connection loses the lock and the work together. What the work does outside of the database
+//! (sending a mail, calling a bank) is neither undone nor excluded.
 //!
-//! **The work never runs without its lock.** What had the connection before may have left anything in its session:
-//! settings, statements under the names that sqlx uses, an open transaction. So the statement that locks has no name, and
-//! depends on no setting. It returns a number that was drawn for this transaction: the work does not begin without that
-//! number, and COMMIT is not sent unless the transaction still has it.
+//! **The work never runs without its lock.** The last user of the connection may have left anything in its session:
+//! settings, statements under the names that sqlx uses, an open transaction. So the statement that locks has no name,
+//! depends on no setting, and returns a number that was drawn for this transaction. Without it the work does not begin, and
+//! COMMIT is not sent unless the transaction still has it.
 //!
 //! **The lock here is for the queue.** Of all tasks in this process that want a key, only the holder has a connection:
-//! a process uses no more connections than it has locked keys, and a hot key cannot take the connections that other
-//! keys need. Within a process, tasks are served in FIFO order; between processes PostgreSQL's queue decides, in which
-//! each process has at most one task for each key.
+//! a process uses no more connections than it has locked keys, and a hot key cannot take those that other keys need. Tasks
+//! of a process are served in FIFO order; between processes PostgreSQL's queue decides, in which each has at most one task
+//! for each key.
 //!
-//! **Keys are strings.** PostgreSQL hashes them to 64 bits, so that other programs can take the same lock:
-//! `SELECT pg_advisory_xact_lock(hashtextextended('account 7', 0))`. Two keys that collide (2^-64) wait for each other,
-//! needlessly, and so do programs that use advisory locks of one `bigint` for something else.
+//! **Keys are strings.** PostgreSQL hashes them to 64 bits, so other programs can take the same lock:
+//! `SELECT pg_advisory_xact_lock(hashtextextended('account 7', 0))`. Keys that collide (2^-64) wait for each other
+//! needlessly, as do programs that use such locks for something else.
 //!
-//! **Several keys** are locked here in their order, then in the database in the order of their hashes. A task that waits in
-//! the database holds all its keys here, so there is no deadlock. Do not call [`Fleet::run`] within the work. Without keys
+//! **Several keys** are locked here in their order, then there in the order of their hashes. A task that waits there
+//! holds all its keys here, so there is no deadlock. Do not call [`Fleet::run`] within the work. Without keys
 //! nothing is locked. With thousands, the server's table of locks is full (53200).
 //!
-//! **READ COMMITTED, always.** A stricter transaction takes its snapshot with its first statement, which is the one that
-//! waits for the lock: it would see accounts as they were before the others' work.
+//! **READ COMMITTED, always.** A stricter transaction would see accounts as they were before it waited for the lock.
 //!
-//! **A retry must be idempotent**, because of [`Error::Unknown`]: give each charge an id, with a unique constraint, and insert
-//! it in the same transaction. If it is there already, see whether it is the same charge.
+//! **A retry must be idempotent**, because of [`Error::Unknown`]: insert an id for each charge, with a unique constraint, in
+//! the same transaction. If it is there already, see whether it is the same charge.
 //!
 //! ```no_run
 //! # async fn example(fleet: fleet::Fleet, charge_id: String, amount: i64) {
@@ -76,7 +74,7 @@
 //!
 //! | PostgreSQL's code | | waiting for the lock | working | at COMMIT |
 //! | --- | --- | --- | --- | --- |
-//! | `08`, `57`, `58`, `25P03`, `25P04`, `40003` | the server or the connection is lost | undone | undone | unknown |
+//! | `08`, `57`, `58`, `25P03`, `25P04`, `40003` (1) | the server or the connection is lost | undone | undone | unknown |
 //! | `25006` | read only: a standby, since a failover | undone | undone | undone |
 //! | `0A000`, `26000`, `42P05` | named statements are outdated, or mixed up | undone | undone | undone |
 //! | `57014`, `55P03` | a timeout of the server's, or `pg_cancel_backend` | timed out | undone | undone |
@@ -85,9 +83,11 @@
 //! | `XX` | a bug, or damaged data | final | final | unknown |
 //! | all others, and `40002` | the database would refuse again | final | final | final |
 //!
-//! *Timed out* is [`Error::TimedOut`], *final* [`Error::Database`]. After these two, and after the work's own error, the
-//! connection is kept if it answers ROLLBACK. What is *undone* or *unknown* may be [tried again](retry), and is then tried on
-//! another connection: this one is closed; and after 25006 all that are idle, too.
+//! A code counts before its class. (1) And any FATAL or PANIC, in the last two columns.
+//!
+//! *Timed out* is [`Error::TimedOut`], *final* [`Error::Database`]: after these, and after the work's own error, the
+//! connection is kept if it answers ROLLBACK. What is *undone* or *unknown* may be [tried again](retry), on another
+//! connection: this one is closed, and after 25006 all idle ones, too.
 //!
 //! # Limits
 //!
@@ -101,13 +101,12 @@
 //! | commits | `Unknown` | `commit_limit` | it may be done or not | at once |
 //! | gives the connection back | what the work did | `limit` | it is done | at once |
 //!
-//! With `None` a silent server is noticed when the operating system gives up: a quarter of an hour after something was
-//! sent, or never.
+//! With `None`, the operating system notices a silent server: a quarter of an hour after something was sent, or never.
 //!
 //! The server has limits as well. The statement that locks, all keys together, has what is left of `limit`
-//! (`statement_timeout`, which the work gets back as it was). So the server does not wait for a caller that has given up.
-//! And a session that hears nothing for `work_limit` in the transaction is ended (`idle_in_transaction_session_timeout`): a
-//! network that went away does not keep the lock. A statement that runs is not cut short: it keeps the lock until it is done.
+//! (`statement_timeout`, which the work gets back as it was): the server does not wait for a caller that has given up. A
+//! session that hears nothing for `work_limit` is ended (`idle_in_transaction_session_timeout`): a network that went away
+//! does not keep the lock. A statement that runs is not cut short: it keeps the lock until it is done.
 //!
 //! # Dropping the future
 //!
@@ -115,16 +114,15 @@
 //! | --- | --- |
 //! | waits for the key here, or for a connection | nothing has happened, and others keep their order |
 //! | waits for the key there | the server keeps waiting until it has the lock, or until `limit`; then ROLLBACK |
-//! | works | ROLLBACK, as soon as the statement that runs is over |
+//! | works, or panics | ROLLBACK, as soon as the statement that runs is over |
 //! | commits | unknown, as in [`Error::Unknown`] |
 //!
-//! The key here stays locked until the answer to ROLLBACK has come, so that no successor takes a second connection
-//! meanwhile. If it does not come within `limit`, the connection is closed.
+//! A task waits for the answer to ROLLBACK with the key here locked, so that no successor takes a second connection. If it
+//! does not come within `limit`, the connection is closed.
 //!
-//! **A runtime that rests** does none of this: a task waits for that answer. With one `block_on` for each event, or in a
-//! function that is frozen between requests, a dropped `run` keeps its transaction, and its lock, until the next event or
-//! until `work_limit`. The way out: `fleet.mutex.all_idle().await`, before the runtime rests. (If it is dropped where there is
-//! no runtime, the connection is closed at once.)
+//! **A runtime that rests** does none of this: with one `block_on` for each event, or in a function that is frozen between
+//! requests, a dropped `run` keeps its transaction, and its lock, until the next event or until `work_limit`. The way out:
+//! `fleet.mutex.all_idle().await`, before the runtime rests. (Where there is no runtime, the connection is closed at once.)
 //!
 //! # Poolers, and what the work leaves in its session
 //!
@@ -134,13 +132,13 @@
 //! | to a pooler in transaction mode | works | with `.persistent(false)` | reach anyone; use `SET LOCAL` |
 //! | to a pooler in statement mode | fails: it has no transactions | | |
 //!
-//! sqlx names statements `sqlx_s_1` and so on, and so does each client of a pooler. `.persistent(false)` makes one without a
+//! All clients of a pooler that use sqlx name their statements `sqlx_s_1` and so on. `.persistent(false)` makes one without a
 //! name; `raw_sql` has none. (`statement_cache_capacity(0)` does not help. pgbouncer keeps names apart from 1.21, with
 //! `max_prepared_statements`; and it wants `ignore_startup_parameters = extra_float_digits` for sqlx.)
 //!
-//! If the work, or anything else that uses the pool, changes its session other than by `SET LOCAL`, let the pool clean up. It
-//! costs a round trip each time, one more if statements were cached, and these are prepared anew. It also takes away what
-//! `after_connect` has set. Not with a pooler in transaction mode, where it would clean another session:
+//! If any user of the pool changes its session other than by `SET LOCAL`, let the pool clean up. It costs a round trip each
+//! time, one more if statements were cached, which are then prepared anew; and what `after_connect` has set is gone. Not
+//! with a pooler in transaction mode, where it would clean another session:
 //!
 //! ```no_run
 //! # async fn example() -> sqlx::Result<sqlx::PgPool> {
@@ -160,12 +158,13 @@
 //! # Round trips
 //!
 //! `run` takes six beside the work's: BEGIN, two for the lock, one to see whether it is still held, COMMIT, and sqlx's ping of
-//! a connection that is given back. (It also pings one that it takes. `test_before_acquire(false)` saves that.)
+//! a connection that is given back. (`test_before_acquire(false)` saves a seventh.)
 
 use std::hash::{BuildHasher, RandomState};
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use async_mutex_lite::KeyedMutex;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, pool::PoolConnection};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -209,10 +208,15 @@ impl<E> Error<E> {
 
     fn new(error: sqlx::Error, when: usize) -> Self {
         use Error::{Database, Undone, Unknown};
+        // FATAL and PANIC end the session, whatever the code is (42501 for a disk that has become read only). Before it has
+        // begun, FATAL means that it was refused.
+        let postgres = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+        let gone = when != WAITING && postgres.is_some_and(|error| error.severity() != PgSeverity::Error);
         let code = match &error {
+            _ if gone => "08000".into(),
             sqlx::Error::Database(error) => error.code().unwrap_or_default(),
             sqlx::Error::Io(error) if error.kind() == ErrorKind::TimedOut => "limit".into(),
-            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => "08000".into(),
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => "08000".into(),
             // There was a transaction already, or a failed one.
             sqlx::Error::BeginFailed | sqlx::Error::InvalidSavePointStatement => "25000".into(),
             sqlx::Error::PoolTimedOut => "55P03".into(),
@@ -302,8 +306,8 @@ impl Fleet {
                 same.then_some(output).ok_or_else(ended)
             };
             let output = within(self.work_limit, worked).await??;
-            let committed = within(self.commit_limit, transaction.commit()).await.flatten();
-            committed.map_err(|error| Error::new(error, COMMIT))?;
+            let committing = |error| Error::new(error, COMMIT);
+            within(self.commit_limit, transaction.commit()).await.flatten().map_err(committing)?;
 
             let (mut connection, _locked) = held.open.take().expect("it is taken once");
             // As its `drop` would, but that leaves it to a task.
@@ -311,13 +315,11 @@ impl Fleet {
             Ok(output)
         }
         .await;
-        if outcome.as_ref().is_err_and(Error::may_retry) {
-            held.grace = None;
-        }
-        // The idle ones are connected to the same standby.
-        let standby =
-            matches!(&outcome, Err(Error::Undone(sqlx::Error::Database(e))) if e.code() == Some("25006".into()));
-        while standby && let Some(idle) = self.pool.try_acquire() {
+        // After these the connection is closed.
+        held.grace = held.grace.filter(|_| !outcome.as_ref().is_err_and(Error::may_retry));
+        // The primary is a standby now, and the idle ones are connected to it, too.
+        let old = matches!(&outcome, Err(Error::Undone(sqlx::Error::Database(e))) if e.code() == Some("25006".into()));
+        while old && let Some(idle) = self.pool.try_acquire() {
             drop(idle.detach());
         }
         outcome
@@ -352,7 +354,7 @@ impl<G: Send + 'static> Drop for Held<G> {
     }
 }
 
-/// Tries, and then up to `more` times more, until it succeeds or trying again would not help.
+/// Tries, and then up to `more` times more, until it succeeds or trying again would not help. With 0 it tries once.
 ///
 /// The pauses are drawn at random, so that the processes of a fleet do not come back in step; the longest possible one
 /// doubles, up to 1.28 s. What is tried must be idempotent: see [`Error::Unknown`].

@@ -6,7 +6,7 @@ pub mod bank;
 mod server;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -179,6 +179,21 @@ pub fn charge(id: impl ToString, account: i32) -> Charge {
 pub async fn pay(fleet: &Fleet, charge: &Charge) -> Outcome {
     let work = async |db: &mut _| bank::charge(db, charge, Duration::from_millis(1)).await;
     fleet.run([charge.key()], work).await
+}
+
+/// Charges once, and looks: it works on no standby, and what was told as undone was not done.
+pub async fn pay_and_look(fleet: &Fleet, charge: &Charge, unknown: &AtomicBool) -> Outcome {
+    let work = async |db: &mut PgConnection| {
+        let look = "SELECT pg_is_in_recovery(), EXISTS (SELECT FROM charges WHERE id = $1)";
+        let look = sqlx::query_as(look).persistent(false).bind(&charge.id);
+        let (standby, done): (bool, bool) = look.fetch_one(&mut *db).await?;
+        assert!(!standby, "it works with the lock of a standby");
+        assert!(!done || unknown.load(Relaxed), "it was told as undone, and was done");
+        bank::charge(db, charge, Duration::from_millis(1)).await
+    };
+    let told = fleet.run([charge.key()], work).await;
+    unknown.fetch_or(matches!(told, Err(Error::Unknown(_))), Relaxed);
+    told
 }
 
 /// Holds the key of account 0 in both layers, in the middle of a charge, until it is told to go on.

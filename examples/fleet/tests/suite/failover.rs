@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use fleet::{Error, Fleet};
-use sqlx::{PgConnection, query_scalar};
+use sqlx::query_scalar;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{Bench, Outcome, PATIENCE, TIMES, bank, charge, fleet_at, pay};
+use crate::bench::{Bench, PATIENCE, TIMES, charge, fleet_at, pay, pay_and_look};
 use crate::network::Network;
 
 /// The second server, on a port of its own. COMMIT waits until the other has it, too.
@@ -122,23 +122,16 @@ impl Load {
                 let (mut charged, mut errors) = (0, 0);
                 while !stop.load(Relaxed) {
                     let charge = charge(format!("{task} {charged}"), task as i32 / 2);
-                    let work = async |db: &mut PgConnection| {
-                        let standby = query_scalar("SELECT pg_is_in_recovery()").persistent(false);
-                        assert!(!standby.fetch_one(&mut *db).await?, "it works with the lock of a standby");
-                        bank::charge(db, &charge, Duration::ZERO).await
-                    };
-                    match fleet.run([charge.key()], work).await as Outcome {
-                        Ok(()) => {
-                            charged += 1;
-                            done.fetch_add(1, Relaxed);
-                        }
-                        Err(error) => {
-                            assert!(error.may_retry(), "{error}");
-                            refused.fetch_add(is_read_only(&error).into(), Relaxed);
-                            errors += 1;
-                            sleep(Duration::from_millis(5)).await;
-                        }
+                    let unknown = AtomicBool::new(false);
+                    // Also when it is told to stop: what is unknown may be in the books.
+                    while let Err(error) = pay_and_look(&fleet, &charge, &unknown).await {
+                        assert!(error.may_retry(), "{error}");
+                        refused.fetch_add(is_read_only(&error).into(), Relaxed);
+                        errors += 1;
+                        sleep(Duration::from_millis(5)).await;
                     }
+                    charged += 1;
+                    done.fetch_add(1, Relaxed);
                 }
                 (charged, errors)
             });

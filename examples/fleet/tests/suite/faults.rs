@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
-use crate::bench::{Bench, Outcome, PATIENCE, TIMES, bank, charge, hold, pay};
+use crate::bench::{Bench, Outcome, PATIENCE, TIMES, bank, charge, hold, pay, pay_and_look};
 
 /// The others go on within a second, is the promise; the figure is printed. A machine that is very busy may take longer.
 /// In microseconds, as what the workers say.
@@ -72,9 +72,9 @@ async fn a_server_that_restarts_under_load_costs_retries_and_no_money() {
             let fleet = fleets[number % 2].clone();
             let (errors, done) = (errors.clone(), done.clone());
             tasks.spawn(async move {
-                let charge = charge(number, number as i32 / 2 % 5);
+                let (charge, unknown) = (charge(number, number as i32 / 2 % 5), AtomicBool::new(false));
                 let attempt = || async {
-                    pay(&fleet, &charge).await.inspect_err(|error| match error {
+                    pay_and_look(&fleet, &charge, &unknown).await.inspect_err(|error| match error {
                         Error::Undone(_) => _ = errors[0].fetch_add(1, Relaxed),
                         Error::Unknown(_) => _ = errors[1].fetch_add(1, Relaxed),
                         other => panic!("not an error that one may retry: {other}"),

@@ -9,7 +9,8 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgConnection, query, query_as, query_scalar};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::bench::{Bench, Outcome, PATIENCE, TIMES, charge, fleet_with, hold, holding, pay};
+use crate::bench::{Bench, Outcome, PATIENCE, TIMES, charge, fleet_at, fleet_with, hold, holding, pay};
+use crate::network::Network;
 
 #[tokio::test]
 async fn the_limit_is_kept_in_both_layers() {
@@ -212,6 +213,24 @@ async fn a_pool_that_is_exhausted_or_closed_is_told() {
     let told = pay(&fleet, &charges[1]).await;
     assert!(matches!(told, Err(Error::Database(_))), "{told:?}");
     bench.settled(&[&fleet], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_cannot_be_made_may_be_tried_again_and_one_that_the_server_refuses_not() {
+    let bench = Bench::new();
+    bench.open(1).await;
+    let network = Network::to(&bench.socket(1)).await; // no server is there, and each connection is closed at once
+    // The second asks for TLS, and gets an error as when a handshake fails.
+    for url in [network.url(), bench.url() + "&sslmode=require"] {
+        let fleet = fleet_at(&url, "fleet", 1);
+        let told = pay(&fleet, &charge(1, 0)).await;
+        assert!(matches!(told, Err(Error::Undone(_))), "{url}: {told:?}");
+        bench.settled(&[&fleet], 0).await;
+    }
+    let fleet = fleet_at(&bench.url().replace("/postgres?", "/missing?"), "fleet", 1);
+    let told = pay(&fleet, &charge(1, 0)).await;
+    assert!(matches!(told, Err(Error::Database(_))), "{told:?}");
+    bench.settled(&[&fleet], 0).await;
 }
 
 /// The clock is the test's own: a pause takes no time.

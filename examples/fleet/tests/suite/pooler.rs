@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{Bench, Outcome, PATIENCE, SCHEMA, TIMES, bank, charge, fleet_at, pay};
+use crate::bench::{Bench, Outcome, PATIENCE, SCHEMA, TIMES, bank, charge, fleet_at, pay_and_look};
 use crate::faults::worker;
 
 /// pgbouncer, on a socket beside the server's, again and again: when it is killed, it comes back. It has four connections to
@@ -97,9 +97,9 @@ async fn a_pooler_that_is_killed_costs_retries_and_no_money() {
         for number in 0..60 {
             let (fleet, errors, done) = (fleets[number % 2].clone(), errors.clone(), done.clone());
             charges.spawn(async move {
-                let charge = charge(number, number as i32 / 2 % 5);
+                let (charge, unknown) = (charge(number, number as i32 / 2 % 5), AtomicBool::new(false));
                 let attempt = || async {
-                    pay(&fleet, &charge).await.inspect_err(|error| {
+                    pay_and_look(&fleet, &charge, &unknown).await.inspect_err(|error| {
                         assert!(error.may_retry(), "{error}");
                         errors.fetch_add(1, Relaxed);
                     })

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::bench::{Bench, Outcome, bank, charge, pay};
+use crate::bench::{Bench, Outcome, TIMES, bank, charge, pay};
 
 #[tokio::test]
 async fn only_the_head_of_the_queue_of_a_key_has_a_connection_and_the_order_is_that_of_arrival() {
@@ -95,6 +95,55 @@ async fn the_tasks_own_error_undoes_the_work_and_an_error_it_keeps_to_itself_is_
     let kept: Outcome = kept.await;
     assert!(matches!(kept, Err(Error::Database(_))), "{kept:?}");
     bench.settled(&[&fleet], 0).await;
+}
+
+#[tokio::test]
+async fn whatever_error_the_work_returns_is_told_as_it_is_and_nothing_was_done() {
+    let bench = Bench::new();
+    bench.open(1).await;
+    let fleet = bench.fleet("fleet", 1);
+    let lost = || sqlx::Error::Protocol("of another database".into());
+    // As from a `run` of another fleet.
+    let errors: [fn(sqlx::Error) -> Error<String>; 5] =
+        [|_| Error::TimedOut, Error::Undone, Error::Unknown, Error::Database, |_| Error::Task("own".into())];
+    for error in errors {
+        let told = fleet.run(["account 0"], async |db: &mut PgConnection| {
+            bank::charge(&mut *db, &charge("returned", 0), Duration::ZERO).await?;
+            Err::<(), _>(error(lost()))
+        });
+        let told = told.await.unwrap_err();
+        assert_eq!(format!("{told:?}"), format!("{:?}", error(lost())));
+        fleet.mutex.all_idle().await;
+        assert_eq!(fleet.pool.num_idle(), (!told.may_retry()).into(), "{told:?}: whether the connection is kept");
+        bench.settled(&[&fleet], 0).await;
+    }
+    pay(&fleet, &charge("returned", 0)).await.unwrap();
+    bench.settled(&[&fleet], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_panics_is_undone_and_its_panic_is_that_of_run() {
+    let bench = Bench::new();
+    bench.open(1).await;
+    let fleet = bench.fleet("fleet", 1);
+    for _ in 0..TIMES {
+        let panics = tokio::spawn({
+            let fleet = fleet.clone();
+            async move {
+                let work = async |db: &mut PgConnection| -> Outcome {
+                    bank::charge(db, &charge("panics", 0), Duration::ZERO).await?;
+                    panic!("on purpose")
+                };
+                fleet.run(["account 0"], work).await
+            }
+        });
+        let panicked = panics.await.unwrap_err().into_panic();
+        assert_eq!(panicked.downcast_ref(), Some(&"on purpose"));
+        bench.settled(&[&fleet], 0).await;
+        assert_eq!(fleet.pool.num_idle(), 1, "the connection is kept");
+    }
+    pay(&fleet, &charge("panics", 0)).await.unwrap();
+    bench.settled(&[&fleet], 1).await;
 }
 
 #[tokio::test]

@@ -216,7 +216,7 @@ async fn a_statement_that_was_prepared_before_a_migration_costs_a_retry() {
     bench.settled(&[&fleet], 0).await;
 }
 
-/// A runtime for the server and its observers, and one that only runs while it is told to.
+/// A runtime for the server and the observers, and one that only runs while it is told to.
 fn two_runtimes() -> (Runtime, Runtime, Bench) {
     let others = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let rests = Builder::new_current_thread().enable_all().build().unwrap();
