@@ -367,11 +367,10 @@ async fn a_lease_that_the_server_ends_early_loses_nothing_with_the_fence_and_mon
     none_left::<B>(&bench).await;
 }
 
-/// A library that shows programs another wall clock. Monotonic clocks are left as they are.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-
 async fn a_clock_that_jumps_changes_nothing<B: Bank>(engine: Engine) {
-    assert!(std::fs::exists(FAKETIME).unwrap(), "libfaketime is missing: apt install libfaketime");
+    // A library that shows programs another wall clock. Monotonic clocks are left as they are.
+    let faketime = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    assert!(std::fs::exists(&faketime).unwrap(), "libfaketime is missing: apt install libfaketime");
     let bench = Bench::new(engine);
     let bank: B = bench.bank("", LONG).await;
     let socket = bench.socket();
@@ -384,7 +383,7 @@ async fn a_clock_that_jumps_changes_nothing<B: Bank>(engine: Engine) {
     };
     set("+0");
     let variables = [
-        ("LD_PRELOAD", FAKETIME),
+        ("LD_PRELOAD", faketime.as_str()),
         ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
