@@ -121,7 +121,7 @@ impl<K> Slots<K> {
     /// when tombstones have filled the rest. If not `FAST`, the map gives nothing back from then on.
     pub(crate) fn reserve(&mut self, keys: usize) {
         let room = keys.saturating_mul(2);
-        if keys > 0 && self.map.is_empty() {
+        if self.map.is_empty() && self.map.capacity() < room {
             self.map = HashTable::new(); // a small heap may not have room for both
         }
         self.map.reserve(room.saturating_sub(self.map.len()), |slot| wide(slot.hash));

@@ -247,6 +247,8 @@ fn keys_and_waiters_for_which_room_was_made_allocate_nothing_and_it_is_kept() {
     let room = measure(|| mutex.reserve(KEYS as usize, KEYS as usize));
     // Twice: five entries with their control bytes, and a waiter.
     goal("bytes for each key and waiter reserved", "at most 480", room.bytes_current as f64 / KEYS as f64, 480.0);
+    let less = measure(|| mutex.reserve(10, 10));
+    goal("bytes given back when less is reserved after that", "0", -less.bytes_current as f64, 0.0);
     let waker = Waker::from(Arc::new(Counter::default()));
     let mut guards = Vec::with_capacity(KEYS as usize);
     let mut waiters = boxes(KEYS as usize);
