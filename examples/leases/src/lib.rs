@@ -35,14 +35,14 @@
 //! | a killed process | others go on at once | others go on after at most the lease | the same, and half a second |
 //! | a restart, with the data | lock and work are undone together | leases remain, as far as the append-only file has them | leases remain, and begin anew |
 //! | a restart without them, or from a backup | the money is that of the backup | the same; an old lease writes nothing | the same |
-//! | a silent network | others wait until the server's `tcp_user_timeout` | others go on after the lease; a write on its way is `Unknown`, and never late | the same |
+//! | a silent network | others wait for `work_limit` | others go on after the lease; a write on its way is `Unknown`, and never late | the same |
 //! | a failover | to a synchronous standby: as a restart. To another: what was committed last may be lost | to an asynchronous replica: **what was acknowledged last may be lost, leases and money**, so that two work, and one's writes are gone. `WAIT` makes it rarer | nothing acknowledged is lost; leases begin anew |
 //! | the server's wall clock jumps, or it evicts keys | nothing | leases end early, or late; an old one writes nothing | nothing |
 //! | order here | FIFO | FIFO | FIFO |
 //! | order between processes | PostgreSQL's queue | by chance | that of arrival |
 //! | several keys at once | yes | no | no |
 //! | a write | all of a transaction | several commands, which Redis does not undo if one fails | all of a transaction |
-//! | requests, besides the work's | 4 | 2; one each third of a lease; one each 12 ms while another process has it | 4; one each third of a lease; 2 for each place before it |
+//! | requests, besides the work's | 6 | 2; one each third of a lease; one each 12 ms while another process has it | 4; one each third of a lease; 2 for each place before it |
 //!
 //! The work is dropped when the time is up that the lease lasts, since it was asked for, on a monotonic clock. As long as that
 //! is in time, it excludes others, too. This saves work; it is the fence that saves money.
