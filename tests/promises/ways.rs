@@ -135,5 +135,13 @@ fn several_locks_are_put_together_in_one_order_the_stronger_of_two_counts() {
     let guards = now(LockMany::of([mutex.shared().lock(1), mutex.at_most(2).lock(1), mutex.shared().lock(1)]));
     assert!(mutex.at_most(2).try_lock(1).is_some(), "it is held once");
     drop(guards);
+    let exclusive = now(LockMany::of([mutex.shared().lock(1), mutex.lock(1), mutex.at_most(2).lock(1)]));
+    assert!(!mutex.state(&1).shared);
+    drop(exclusive);
+    let other = mutex.shared().try_lock(1);
+    let mut narrow = waiting(LockMany::of([mutex.shared().lock(1), mutex.at_most(1).lock(1)]));
+    assert_eq!(mutex.state(&1).waiting, 1, "the lower limit counts");
+    drop(other);
+    drop(narrow.ready());
     assert!(mutex.is_empty());
 }
