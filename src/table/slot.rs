@@ -2,7 +2,7 @@
 
 use super::queue::{List, Node, Nodes, Sharing, State};
 
-/// The state of a key at one moment.
+/// The state of a key at one moment; by default, that of a free one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyState {
