@@ -247,8 +247,6 @@ fn keys_and_waiters_for_which_room_was_made_allocate_nothing_and_it_is_kept() {
     let room = measure(|| mutex.reserve(KEYS as usize, KEYS as usize));
     // Twice: five entries with their control bytes, and a waiter.
     goal("bytes for each key and waiter reserved", "at most 480", room.bytes_current as f64 / KEYS as f64, 480.0);
-    let less = measure(|| mutex.reserve(10, 10));
-    goal("bytes given back when less is reserved after that", "0", -less.bytes_current as f64, 0.0);
     let waker = Waker::from(Arc::new(Counter::default()));
     let mut guards = Vec::with_capacity(KEYS as usize);
     let mut waiters = boxes(KEYS as usize);
@@ -271,6 +269,11 @@ fn keys_and_waiters_for_which_room_was_made_allocate_nothing_and_it_is_kept() {
         0.0,
     );
     goal("bytes given back meanwhile", "0", -info.bytes_current as f64, 0.0);
+    let more = measure(|| mutex.reserve(2 * KEYS as usize, 0));
+    let both = (more.bytes_max as i64 - more.bytes_current) as f64;
+    goal("bytes taken beside the room while more is reserved", "0", both, 0.0);
+    let less = measure(|| mutex.reserve(10, 10));
+    goal("bytes given back when less is reserved after that", "0", -less.bytes_current as f64, 0.0);
 }
 
 #[test]
