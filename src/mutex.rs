@@ -7,7 +7,7 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 use crate::claim::{Acquire, Borrowed, Lock, print_name};
 use crate::guard::Guard;
 use crate::hash::RandomState;
-use crate::mode::limit;
+use crate::mode::{Mode, limit};
 use crate::table::{Shard, Shards};
 
 /// A keyed async mutex.
@@ -228,7 +228,8 @@ impl<K: Eq + Hash, S: BuildHasher> KeyedMutex<K, S> {
     /// ```
     #[doc(alias("acquire", "async_lock", "single flight", "singleflight"))]
     pub fn lock(&self, key: K) -> Lock<Borrowed<'_, K, S>> {
-        Lock(Acquire { start: Some((self.exclusive(), key)), claim: None })
+        let exclusive = Mode { mutex: self, sharing: None };
+        Lock(Acquire { start: Some((exclusive, key)), claim: None })
     }
 
     /// Locks a key exclusively if it is free. Returns `None` if it is locked, or was handed over to a waiter.
