@@ -15,7 +15,7 @@ use core::task::{Poll, Waker};
 use core::{iter, mem};
 
 use super::guarded::{Change, Owed, Place, Table};
-use super::queue::{List, State, Turn};
+use super::queue::{List, NONE, State, Turn};
 use super::slot::Slot;
 use super::wake::each;
 
@@ -139,7 +139,8 @@ impl<K> Shard<K> {
 
     /// Calls the wakers of a batch, in FIFO order.
     pub(crate) fn wake(&self, mut batch: u32) {
-        each(&mut iter::from_fn(|| self.with(|table| table.nodes.unchain(&mut batch))), settle_waker);
+        let next = || if batch == NONE { None } else { self.with(|table| table.nodes.unchain(&mut batch)) };
+        each(&mut iter::from_fn(next), settle_waker);
     }
 
     /// Wakes the waiters that [`Table::stop_all`] has stopped.
