@@ -13,24 +13,25 @@
 //! `lib.rs` is what to copy. Here: `bank` charges, `worker` is one process, `server` the database, `report` what is seen.
 
 mod bank;
+#[path = "../../common/child.rs"]
+mod child;
 mod report;
 mod server;
 mod worker;
 
-use std::process::{ExitCode, Stdio};
+use std::process::{self, ExitCode};
 use std::time::{Duration, Instant};
-use std::{env, process};
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
+use child::Worker;
 use report::{Day, Sample};
 use server::Server;
 use worker::{Done, Job, Way};
@@ -172,7 +173,7 @@ async fn one_way(arguments: &Arguments, way: Way, url: &str, schema: &str, bar: 
             every: arguments.every,
             compute: arguments.compute,
         };
-        workers.push(Worker::start(&job)?);
+        workers.push(Worker::start(job.arguments())?);
     }
     for worker in &mut workers {
         worker.line().await.filter(|line| line == "ready").ok_or("a worker does not start")?;
@@ -234,27 +235,4 @@ async fn sample(db: &mut PgConnection) -> sqlx::Result<Sample> {
         WHERE application_name LIKE 'fleet worker %' AND datname = current_database() AND state <> 'idle'";
     let (work, wait): (i64, i64) = sqlx::query_as(sql).fetch_one(db).await?;
     Ok(Sample { at: worker::now(), work, wait })
-}
-
-/// This program again, as one process of the fleet.
-struct Worker {
-    child: Child,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Worker {
-    fn start(job: &Job) -> Result<Self, String> {
-        let program = env::current_exe().map_err(|error| error.to_string())?;
-        let mut command = Command::new(program);
-        command.arg("worker").args(job.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| format!("cannot start a worker: {error}"))?;
-        let orders = child.stdin.take().expect("it is piped");
-        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        Ok(Self { child, orders, lines })
-    }
-
-    async fn line(&mut self) -> Option<String> {
-        self.lines.next_line().await.ok().flatten()
-    }
 }

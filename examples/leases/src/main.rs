@@ -15,20 +15,20 @@
 //! what is seen.
 
 mod bank;
+#[path = "../../common/child.rs"]
+mod child;
 mod report;
 mod server;
 mod worker;
 
-use std::process::{ExitCode, Stdio};
+use std::process::{self, ExitCode};
 use std::time::{Duration, Instant};
-use std::{env, process};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -36,6 +36,7 @@ use tokio::time::{interval, sleep, timeout};
 use url::Url;
 
 use bank::{Bank, Way};
+use child::Worker;
 use report::Day;
 use server::{Engine, Server};
 use worker::{Job, Said};
@@ -217,7 +218,7 @@ async fn one_way<B: Bank>(processes: usize, job: Job, bar: &ProgressBar) -> Resu
     bank.open(job.accounts).await?;
     let mut workers = Vec::new();
     for process in 0..processes {
-        workers.push(Worker::start(&Job { process, ..job.clone() })?);
+        workers.push(Worker::start(Job { process, ..job.clone() }.arguments())?);
     }
     for worker in &mut workers {
         worker.line().await.filter(|line| line == "ready").ok_or("a worker does not start")?;
@@ -294,28 +295,7 @@ impl Arguments {
     }
 }
 
-/// This program again, as one process of the fleet.
-struct Worker {
-    child: Child,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
 impl Worker {
-    fn start(job: &Job) -> Result<Self, String> {
-        let program = env::current_exe().map_err(|error| error.to_string())?;
-        let mut command = Command::new(program);
-        command.arg("worker").args(job.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| format!("cannot start a worker: {error}"))?;
-        let orders = child.stdin.take().expect("it is piped");
-        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        Ok(Self { child, orders, lines })
-    }
-
-    async fn line(&mut self) -> Option<String> {
-        self.lines.next_line().await.ok().flatten()
-    }
-
     /// Lets a process go on that stops itself, after some time. Returns what it says next.
     async fn go_on(&mut self, after: Duration) -> Option<String> {
         let pid = Pid::from_raw(self.child.id()? as i32);

@@ -1,10 +1,15 @@
 //! However the demonstration ends, its server, its directory and its workers end with it, also those that are stopped.
 #![cfg(target_os = "linux")]
 
+#[path = "../../common/place.rs"]
+mod place;
+
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use place::{Place, until};
 
 /// Only a test that fails takes so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -12,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[test]
 fn the_demonstration_loses_money_without_the_fence_alone_and_cleans_up() {
     let place = Place::new("whole");
-    let output = place.demonstration().arg("--quick").output().unwrap();
+    let output = demonstration(&place).arg("--quick").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -31,23 +36,23 @@ fn the_demonstration_loses_money_without_the_fence_alone_and_cleans_up() {
 #[test]
 fn ctrl_c_in_the_midst_cleans_up() {
     let place = Place::new("interrupted");
-    let mut child = place.in_the_midst();
+    let mut child = in_the_midst(&place);
     let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
     assert!(sent.success());
-    until(|| child.try_wait().unwrap().is_some());
+    until(PATIENCE, || child.try_wait().unwrap().is_some());
     assert!(place.is_empty(), "it waits for the server to end");
-    until(|| workers(&child).is_empty());
+    until(PATIENCE, || workers(&child).is_empty());
 }
 
 #[test]
 fn a_kill_in_the_midst_cleans_up_as_well() {
     let place = Place::new("killed");
-    let mut child = place.in_the_midst();
-    until(|| workers(&child).contains(&'T')); // one is stopped
+    let mut child = in_the_midst(&place);
+    until(PATIENCE, || workers(&child).contains(&'T')); // one is stopped
     child.kill().unwrap(); // SIGKILL: it can do nothing any more
     child.wait().unwrap();
-    until(|| place.is_empty());
-    until(|| workers(&child).is_empty());
+    until(PATIENCE, || place.is_empty());
+    until(PATIENCE, || workers(&child).is_empty());
 }
 
 #[test]
@@ -57,45 +62,22 @@ fn only_servers_of_this_machine_are_charged() {
     for url in
         ["redis://192.0.2.1/", "http://example.org:2379", "http://10.0.0.1", "redis://[2001:db8::1]/", "nonsense"]
     {
-        let output = place.demonstration().args([option, url]).output().unwrap();
+        let output = demonstration(&place).args([option, url]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{url}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(url), "{url}");
     }
 }
 
-/// A directory for temporary files.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("end-{}-{name}", process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn demonstration(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leases"));
-        command.env("TMPDIR", &self.0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// One with workers that charge, for long, and are stopped again and again.
-    fn in_the_midst(&self) -> Child {
-        let child = self.demonstration().args(["--tasks=100000", "--pauses=1000"]).spawn().unwrap();
-        until(|| workers(&child).len() == 3);
-        assert!(!self.is_empty());
-        child
-    }
-
-    fn is_empty(&self) -> bool {
-        fs::read_dir(&self.0).unwrap().next().is_none()
-    }
+fn demonstration(place: &Place) -> Command {
+    place.command(env!("CARGO_BIN_EXE_leases"))
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// One with workers that charge, for long, and are stopped again and again.
+fn in_the_midst(place: &Place) -> Child {
+    let child = demonstration(place).args(["--tasks=100000", "--pauses=1000"]).spawn().unwrap();
+    until(PATIENCE, || workers(&child).len() == 3);
+    assert!(!place.is_empty());
+    child
 }
 
 /// The states of the processes that work for a demonstration. They name its prefix, which has its number.
@@ -111,13 +93,4 @@ fn workers(child: &Child) -> Vec<char> {
         stat.rsplit_once(") ")?.1.chars().next()
     };
     ours.filter_map(state).collect()
-}
-
-#[track_caller]
-fn until(mut happens: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !happens() {
-        assert!(Instant::now() < deadline, "it does not happen");
-        thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use common::bank::{self, Bank, Failed, Kind, Way, retry};
 use common::server::Engine;
 use common::{
-    Bench, LONG, PATIENCE, Proxy, TIMES, balanced, charge, connect, kind, none_left, pay, polled, settled, short, until,
+    Bench, LONG, PATIENCE, Proxy, TIMES, balanced, charge, connect, kind, none_left, pay, polled::polled, settled,
+    short, until,
 };
 
 /// What restarts, so many at a time.

@@ -2,11 +2,11 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, process, thread};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use crate::place::{Place, until};
 
 /// Only a test that fails takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[test]
 fn the_demonstration_loses_money_without_a_lock_alone_and_cleans_up() {
     let place = Place::new("whole");
-    let output = place.demonstration().arg("--quick").output().unwrap();
+    let output = demonstration(&place).arg("--quick").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let lost = |way: &str| {
@@ -30,58 +30,34 @@ fn the_demonstration_loses_money_without_a_lock_alone_and_cleans_up() {
 #[test]
 fn ctrl_c_in_the_middle_cleans_up() {
     let place = Place::new("interrupted");
-    let mut child = place.in_the_middle();
+    let mut child = in_the_middle(&place);
     let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
     assert!(sent.success());
-    until(|| child.try_wait().unwrap().is_some());
+    until(PATIENCE, || child.try_wait().unwrap().is_some());
     assert!(place.is_empty(), "it waits for the server to end");
-    until(|| workers(&child) == 0);
+    until(PATIENCE, || workers(&child) == 0);
 }
 
 #[test]
 fn a_kill_in_the_middle_cleans_up_as_well() {
     let place = Place::new("killed");
-    let mut child = place.in_the_middle();
+    let mut child = in_the_middle(&place);
     child.kill().unwrap(); // SIGKILL: it can do nothing any more
     child.wait().unwrap();
-    until(|| place.is_empty());
-    until(|| workers(&child) == 0);
+    until(PATIENCE, || place.is_empty());
+    until(PATIENCE, || workers(&child) == 0);
 }
 
-/// A directory for temporary files, which any user may use.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("end-{}-{name}", process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
-        Self(path)
-    }
-
-    fn demonstration(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fleet"));
-        command.env("TMPDIR", &self.0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// One with workers that charge, for long.
-    fn in_the_middle(&self) -> Child {
-        let child = self.demonstration().arg("--tasks=100000").spawn().unwrap();
-        until(|| workers(&child) == 3);
-        assert!(!self.is_empty());
-        child
-    }
-
-    fn is_empty(&self) -> bool {
-        fs::read_dir(&self.0).unwrap().next().is_none()
-    }
+fn demonstration(place: &Place) -> Command {
+    place.command(env!("CARGO_BIN_EXE_fleet"))
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// One with workers that charge, for long.
+fn in_the_middle(place: &Place) -> Child {
+    let child = demonstration(place).arg("--tasks=100000").spawn().unwrap();
+    until(PATIENCE, || workers(&child) == 3);
+    assert!(!place.is_empty());
+    child
 }
 
 /// How many processes work for a demonstration. They name its schema, which has its number.
@@ -90,13 +66,4 @@ fn workers(child: &Child) -> usize {
     let processes = fs::read_dir(Path::new("/proc")).expect("this is Linux").flatten();
     let arguments = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
     arguments.filter(|arguments| arguments.split(|byte| *byte == 0).any(|word| word == schema.as_bytes())).count()
-}
-
-#[track_caller]
-fn until(mut happens: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !happens() {
-        assert!(Instant::now() < deadline, "it does not happen");
-        thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -1,11 +1,9 @@
 //! What goes wrong in a fleet, each twenty times, against a real server. After each: no advisory lock is left, no key is
 //! busy, and the books balance.
 
-use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleet::{Error, Fleet, retry};
@@ -16,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use crate::bench::{Bench, Outcome, PATIENCE, TIMES, bank, charge, hold, pay, pay_and_look};
+use crate::polled::polled;
 
 /// The others go on within a second, is the promise; the figure is printed. A machine that is very busy may take longer.
 /// In microseconds, as what the workers say.
@@ -321,23 +320,4 @@ async fn queued(fleet: &Fleet, tasks: usize) {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_micros() as u64
-}
-
-/// Drops a future after so many polls, unless it is ready before.
-async fn polled<T>(future: impl Future<Output = T>, mut polls: usize) -> Option<T> {
-    let mut future: Option<Pin<Box<_>>> = Some(Box::pin(future));
-    std::future::poll_fn(move |context| {
-        if polls == 0 {
-            future = None;
-            return Poll::Ready(None);
-        }
-        polls -= 1;
-        let polled = future.as_mut().expect("it was pending").as_mut().poll(context).map(Some);
-        if polls == 0 && polled.is_pending() {
-            future = None;
-            return Poll::Ready(None);
-        }
-        polled
-    })
-    .await
 }

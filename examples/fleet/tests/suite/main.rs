@@ -2,6 +2,11 @@
 
 mod bench;
 mod network;
+#[cfg(target_os = "linux")]
+#[path = "../../../common/place.rs"]
+mod place;
+#[path = "../../../common/polled.rs"]
+mod polled;
 
 // What is promised, when nothing goes wrong and when something does.
 mod end;

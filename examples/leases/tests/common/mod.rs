@@ -3,14 +3,14 @@
 
 #[path = "../../src/bank/mod.rs"]
 pub mod bank;
+#[path = "../../../common/polled.rs"]
+pub mod polled;
 #[path = "../../src/server.rs"]
 pub mod server;
 
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -278,25 +278,6 @@ async fn forward(
             return;
         }
     }
-}
-
-/// Drops a future after so many polls, unless it is ready before.
-pub async fn polled<T>(future: impl Future<Output = T>, mut polls: usize) -> Option<T> {
-    let mut future: Option<Pin<Box<_>>> = Some(Box::pin(future));
-    std::future::poll_fn(move |context| {
-        if polls == 0 {
-            future = None;
-            return Poll::Ready(None);
-        }
-        polls -= 1;
-        let polled = future.as_mut().expect("it was pending").as_mut().poll(context).map(Some);
-        if polls == 0 && polled.is_pending() {
-            future = None;
-            return Poll::Ready(None);
-        }
-        polled
-    })
-    .await
 }
 
 /// The kind of an error, to be compared.
